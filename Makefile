@@ -1,0 +1,44 @@
+# Everything runs in .venv, made here: `make demo` and `make test` are the only commands a new clone needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CI),-c .ci/constraints.txt)
+
+.PHONY: demo test test-all lint bench docs clean
+
+.venv/core: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) -e .
+	touch $@
+
+.venv/test: .venv/core
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[test]'
+	touch $@
+
+.venv/lint: .venv/core
+	$(PIP) -e '.[lint]'
+	touch $@
+
+demo: .venv/core  ## the main job on real handwritten digits
+	$(BIN)/lastlayer demo --out demo
+
+test: .venv/test  ## the whole suite
+	$(BIN)/python -m pytest -q -n auto
+
+test-all: .venv/test  ## with the slow sweeps
+	$(BIN)/python -m pytest -q -n auto -m "slow or not slow"
+
+lint: .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python docs/generate.py --check
+
+docs: .venv/core  ## writes the generated pages: docs/cli.md and docs/laws.md
+	$(BIN)/python docs/generate.py
+
+bench: .venv/test  ## figures beside their peers, in the same run; results in bench/results
+	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,109 @@
+"""Namespaces, devices, dtypes and axes: the only file that knows which array libraries exist.
+
+Nothing is imported to find out: an array's library is already loaded, so it is looked up in ``sys.modules``.
+"""
+
+import sys
+
+import numpy as np
+
+_HALF = ("float16", "bfloat16")
+
+
+def dtype_name(x):
+    """``"float32"``, whatever the library calls it."""
+    return str(x.dtype).rpartition(".")[2]
+
+
+def namespace(x):
+    """The array-API namespace of ``x``: NumPy itself, array_api_compat's for PyTorch, the array's own otherwise."""
+    if isinstance(x, np.ndarray | np.generic):
+        return np
+    import array_api_compat
+
+    return array_api_compat.array_namespace(x)
+
+
+def as_array(x, like=None):
+    """``x`` if it is an array of some library; else a NumPy array, or one of ``like``'s library and device."""
+    if hasattr(x, "__array_namespace__") or is_torch(x):
+        return x
+    if like is None or isinstance(like, np.ndarray | np.generic):
+        return np.asarray(x)
+    import array_api_compat
+
+    return namespace(like).asarray(x, device=array_api_compat.device(like))
+
+
+def floating(x, like=None):
+    """``x`` as an array to compute with: integers become the default float, bfloat16 and float16 become float32."""
+    x = as_array(x, like)
+    xp = namespace(x)
+    name = dtype_name(x)
+    if name in _HALF:
+        return xp.astype(x, xp.float32)
+    if not name.startswith("float"):
+        if name == "bool":
+            raise TypeError("logits are numbers, not booleans; a mask belongs in `valid=` or in -inf entries.")
+        if name.startswith("complex"):
+            raise TypeError(f"logits are real numbers, not {name}.")
+        return xp.astype(x, xp.float64 if xp is np else xp.asarray(1.0).dtype)
+    return x
+
+
+def restore(y, like):
+    """``y`` in the floating dtype that ``like`` came with (half precision is computed in float32)."""
+    if hasattr(like, "dtype") and dtype_name(like) in _HALF:
+        return namespace(y).astype(y, like.dtype)
+    return y
+
+
+def is_torch(x):
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def is_jax(x):
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.Array)
+
+
+def stop_gradient(x):
+    """``x`` as a constant of the differentiation."""
+    if is_torch(x):
+        return x.detach()
+    if is_jax(x):
+        return sys.modules["jax"].lax.stop_gradient(x)
+    return x
+
+
+def take(x, index, xp):
+    """``x[..., index]`` row by row, for an index of shape ``(*batch,)``."""
+    return xp.take_along_axis(x, index[..., None], axis=-1)[..., 0]
+
+
+def arange_like(x, xp):
+    """``0 .. n-1`` along the last axis of ``x``, on its device."""
+    if xp is np:
+        return np.arange(x.shape[-1])
+    import array_api_compat
+
+    return xp.arange(x.shape[-1], device=array_api_compat.device(x))
+
+
+def last_axis(x, axis, xp):
+    """``x`` with ``axis`` moved to the end."""
+    return x if axis in (-1, x.ndim - 1) else xp.moveaxis(x, axis, -1)
+
+
+def to_numpy(x):
+    """Any array, tensor, column or nested list as a NumPy array; bfloat16 becomes float32, which is exact."""
+    if isinstance(x, np.ndarray):
+        return x
+    if is_torch(x):
+        x = x.detach().cpu()
+        return x.float().numpy() if str(x.dtype) == "torch.bfloat16" else x.numpy()
+    if hasattr(x, "__array__") or not hasattr(x, "__dlpack__"):
+        array = np.asarray(x)
+        return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    return np.from_dlpack(x)

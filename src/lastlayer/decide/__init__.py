@@ -1,0 +1,15 @@
+"""Logits and a policy, given or fitted on held-out rows, to what is done with each row."""
+
+from lastlayer.decide.bound import clopper_pearson as clopper_pearson
+from lastlayer.decide.choice import Choice as Choice
+from lastlayer.decide.choice import argmax as argmax
+from lastlayer.decide.choice import choose as choose
+from lastlayer.decide.cost import Cost as Cost
+from lastlayer.decide.cost import CostMatrix as CostMatrix
+from lastlayer.decide.cost import read_costs as read_costs
+from lastlayer.decide.decisions import Decisions as Decisions
+from lastlayer.decide.decisions import Summary as Summary
+from lastlayer.decide.policy import Policy as Policy
+from lastlayer.decide.threshold import Coverage as Coverage
+from lastlayer.decide.threshold import Risk as Risk
+from lastlayer.decide.threshold import Threshold as Threshold

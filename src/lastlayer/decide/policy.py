@@ -1,0 +1,77 @@
+"""What every decision policy is: a frozen record that maps `Outputs` to `Decisions` and can be written down as JSON."""
+
+import json
+import math
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lastlayer._check import DataError
+from lastlayer.decide.decisions import Decisions
+from lastlayer.outputs import Outputs
+
+SCHEMA_VERSION = 1
+_WORDS = {"Infinity": math.inf, "-Infinity": -math.inf}  # JSON has no numbers for them
+
+
+class Policy:
+    """A rule that accepts a row's class or has the row reviewed: ``policy(outputs)`` gives `Decisions`.
+
+    >>> from lastlayer.decide import Cost
+    >>> Policy.from_json(Cost(wrong=10, review=1).to_json())
+    Cost(wrong=10, review=1)
+    """
+
+    name: ClassVar[str]
+    _named: ClassVar[dict[str, type["Policy"]]] = {}
+
+    def __init_subclass__(cls, name):
+        cls.name = name
+        Policy._named[name] = cls
+
+    def __call__(self, outputs: Outputs) -> Decisions:
+        raise NotImplementedError
+
+    def realised_cost(self, index, target) -> tuple[Any, Any]:
+        """What acting on ``index`` cost each row and what its review would have cost; (None, None) without costs."""
+        return None, None
+
+    def to_json(self) -> str:
+        """``{"schema_version": 1, "policy": NAME, "parameters": {...}}``, read back by `from_json` without loss."""
+        parameters = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # pyright: ignore
+        record = {"schema_version": SCHEMA_VERSION, "policy": self.name, "parameters": parameters}
+        return json.dumps(record, allow_nan=False, ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str, file=None) -> "Policy":
+        """The policy that `to_json` wrote down; ``file`` is named in a complaint."""
+        try:
+            record = json.loads(text)
+            version, name, parameters = record["schema_version"], record["policy"], record["parameters"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise _unreadable(f"not a policy ({type(error).__name__}: {error}).", file) from None
+        if version != SCHEMA_VERSION:
+            raise _unreadable(f"schema_version {version!r}; this library reads {SCHEMA_VERSION}.", file)
+        if not isinstance(name, str) or name not in Policy._named:
+            raise _unreadable(f"policy {name!r} is not one of {', '.join(Policy._named)}.", file)
+        try:
+            return Policy._named[name](**{key: _number(value) for key, value in parameters.items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise _unreadable(f"not the parameters of a {name} policy: {error}.", file) from None
+
+
+def _plain(value):
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _number(value):
+    return _WORDS.get(value, value) if isinstance(value, str) else value
+
+
+def _unreadable(message, file):
+    return DataError(message, file=file, field="policy", fix="write it with policy.to_json().")

@@ -1,0 +1,219 @@
+"""Thresholds of confidence, given or found on held-out rows with a bound that holds for the threshold that was chosen."""
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lastlayer._check import DataError
+from lastlayer.decide.bound import clopper_pearson, fraction
+from lastlayer.decide.choice import choose
+from lastlayer.decide.decisions import Decisions, true_classes
+from lastlayer.decide.policy import Policy
+from lastlayer.outputs import Outputs
+from lastlayer.state import cell_edges
+
+# A sequence of tests that starts with too few rows stops by bad luck: this share of the held-out rows is accepted by the
+# first threshold that is tested. Smaller, and 1 row in 1,000 that is wrong ends it early; larger, and thresholds that
+# accept few rows are out of reach.
+_FIRST_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Threshold(Policy, name="threshold"):
+    """Accept the likeliest class where its log-odds reach ``log_odds``; ``-inf`` accepts every row that has a class.
+
+    >>> Threshold(1.5)(Outputs([2.0, -1.0], "logits")).accept
+    array([ True, False])
+    """
+
+    log_odds: float
+
+    def __post_init__(self):
+        if math.isnan(self.log_odds):
+            raise ValueError(f"{type(self).__name__}: log_odds is a number, not nan.")
+
+    def __call__(self, outputs: Outputs) -> Decisions:
+        choice = choose(outputs)
+        return Decisions.of(outputs, self, choice.log_odds >= self.log_odds, choice)
+
+
+@dataclass(frozen=True)
+class Coverage(Threshold, name="coverage"):
+    """A threshold that accepts at least the share ``coverage`` of rows like the held-out ones, with ``confidence``.
+
+    ``accepted`` of the ``rows`` held-out rows reach it, and ``low`` is the share it is sure to accept.
+    """
+
+    coverage: float
+    confidence: float
+    rows: int
+    accepted: int
+    low: float
+
+    @classmethod
+    def fit(cls, outputs: Outputs, coverage=0.95, confidence=0.95) -> "Coverage":
+        """The highest threshold whose share of accepted rows is certain: no target is needed.
+
+            log_odds = the a-th largest of n,  a = min {a : clopper_pearson(a, n).low >= coverage}
+
+        The share of the population above the a-th largest of n has the distribution Beta(a, n - a + 1), of which
+        ``clopper_pearson(a, n).low`` is a quantile: the bound is exact for the threshold chosen, and safe under ties.
+
+        >>> Coverage.fit(Outputs(np.linspace(0, 9.99, 1000), "logits"), coverage=0.9).log_odds.__round__(2)
+        0.84
+        """
+        fraction("Coverage.fit", "coverage", coverage)
+        fraction("Coverage.fit", "confidence", confidence)
+        log_odds = choose(_counted(outputs)).log_odds
+        usable = np.sort(log_odds[~np.isnan(log_odds)])[::-1]
+        sure = lambda accepted: float(clopper_pearson(accepted, len(log_odds), confidence).low)  # noqa: E731
+        needed = 1 + bisect_left(range(1, len(usable) + 1), coverage, key=sure)
+        if needed > len(usable):
+            enough = math.ceil(math.log(1 - confidence) / math.log(coverage))
+            raise DataError(
+                f"no threshold is sure to accept {coverage:g} of the rows: {len(log_odds)} held-out rows, "
+                f"{len(usable)} of them with a class, promise at most {sure(len(usable)):.4f} at confidence {confidence:g}.",
+                file=outputs.source,
+                fix=f"ask for less, or give more held-out rows (at least {enough}, all with a class).",
+            )
+        threshold = float(usable[needed - 1])
+        accepted = int((usable >= threshold).sum())
+        return cls(threshold, coverage, confidence, len(log_odds), accepted, sure(needed))
+
+
+@dataclass(frozen=True)
+class Risk(Threshold, name="risk"):
+    """A threshold above which at most the share ``risk`` of rows like the held-out ones is wrong, with ``confidence``.
+
+    On the ``rows`` held-out rows, ``errors`` of the ``accepted`` ones are wrong; ``high`` bounds their true risk.
+    """
+
+    risk: float
+    confidence: float
+    rows: int
+    accepted: int
+    errors: int
+    high: float
+
+    @classmethod
+    def fit(cls, outputs: Outputs, risk=0.02, confidence=0.95) -> "Risk":
+        """The lowest threshold that fixed-sequence testing reaches: P(risk of accepted rows > ``risk``) <= 1 - confidence.
+
+        Thresholds are tested from the most cautious down, each at the full level, by ``clopper_pearson(errors,
+        accepted).high <= risk``; the first failure ends the sequence and the threshold before it is taken. A false one is
+        taken only if the first false one passes, so testing many costs nothing (Angelopoulos et al. 2021, Learn then
+        Test, section 2.3).
+
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.normal(0, 4, 5000)
+        >>> held_out = Outputs(z, "logits", target=rng.random(5000) < 1 / (1 + np.exp(-z)))
+        >>> Risk.fit(held_out, risk=0.05)
+        """
+        fraction("Risk.fit", "risk", risk)
+        fraction("Risk.fit", "confidence", confidence)
+        counted = _counted(outputs.labelled)
+        if not true_classes(counted):
+            raise DataError(
+                "the target is a distribution; a risk counts rows that are right or wrong.",
+                file=outputs.source,
+                field="target",
+                fix="give class indices, for instance target.argmax(-1) if that is the truth.",
+            )
+        steps = _Steps.of(counted, confidence)
+        last = steps.reached(risk, confidence)
+        if last is None:
+            raise _beyond(steps, risk, confidence, outputs.source)
+        evidence = (int(steps.accepted[last]), int(steps.errors[last]), float(steps.high[last]))
+        return cls(float(steps.log_odds[last]), risk, confidence, len(counted), *evidence)
+
+
+class _Steps(NamedTuple):
+    """The thresholds in the order they are tested, with what the held-out rows say of each.
+
+    They are the borders of the fixed asinh grid of log-odds (`state.Grid`), and -inf: chosen before the data, so at a
+    given threshold the errors among the accepted rows are binomial, ties or not. Were they taken from the data, for
+    instance at the confidence of a wrong row, they would not be.
+    """
+
+    rows: int
+    log_odds: np.ndarray
+    accepted: np.ndarray
+    errors: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, outputs, confidence):
+        index, log_odds = choose(outputs)
+        usable = ~np.isnan(log_odds)
+        thresholds = np.concatenate([[-np.inf], cell_edges()])
+        cell = np.searchsorted(thresholds, log_odds[usable], side="right") - 1
+        wrong = (index != outputs.target)[usable]
+        count = lambda cell: np.bincount(cell, minlength=len(thresholds))[::-1].cumsum()  # noqa: E731
+        accepted, errors = count(cell), count(cell[wrong])
+        high = clopper_pearson(errors, accepted, confidence).high
+        return cls(len(outputs), thresholds[::-1], accepted, errors, high)
+
+    def reached(self, risk, confidence):
+        """The last threshold that passes before the first that fails; None if the first one fails.
+
+        The sequence starts at the first threshold that accepts `_first_count` rows. That is decided by the confidences
+        alone, and harmless if rows of lower confidence are not better on the whole: where the first false threshold lies
+        above the start, the rows added down to the start are wrong more often still.
+        """
+        tested = np.flatnonzero(self.accepted >= _first_count(self.rows, risk, confidence))
+        passes = self.high[tested] <= risk
+        if not passes.any() or not passes[0]:
+            return None
+        return tested[-1] if passes.all() else tested[passes.argmin() - 1]
+
+
+def _first_count(rows, risk, confidence):
+    """Rows that the first tested threshold accepts at least: a number fixed by the size of the held-out set alone.
+
+    The smallest count that allows as many errors as a tenth of the rows do, and at least none.
+    """
+    passes = lambda errors, accepted: clopper_pearson(errors, accepted, confidence).high <= risk  # noqa: E731
+    fewest = math.ceil(math.log(1 - confidence) / math.log1p(-risk))
+    share = max(fewest, int(rows * _FIRST_SHARE))
+    allowed = bisect_left(range(share + 1), True, key=lambda errors: not passes(errors, share)) - 1
+    return fewest + bisect_left(range(fewest, share + 1), True, key=lambda accepted: passes(max(allowed, 0), accepted))
+
+
+def _beyond(steps, risk, confidence, source):
+    fewest = _first_count(0, risk, confidence)
+    if steps.accepted[-1] < fewest:
+        return DataError(
+            f"{steps.accepted[-1]} held-out rows are too few to promise a risk of {risk:g} at confidence {confidence:g}: "
+            f"even without an error it takes {fewest}.",
+            file=source,
+            fix="give more labelled held-out rows, or ask for a higher risk or a lower confidence.",
+        )
+    # In steps of 5 %: the message names a target that works, to two digits.
+    higher = risk * 1.05 ** np.arange(1, math.ceil(math.log(1 / risk) / math.log(1.05)))
+    reachable = next((f"about {r:.2g}" for r in higher if steps.reached(r, confidence) is not None), "none below 1")
+    return DataError(
+        f"no threshold promises a risk of at most {risk:g} at confidence {confidence:g} on these {steps.rows} held-out rows; "
+        f"the lowest risk they can promise is {reachable}.",
+        file=source,
+        fix="ask for a higher risk, give more held-out rows, or calibrate first (`lastlayer fit`).",
+    )
+
+
+def _counted(outputs):
+    """The rows that count. A bound over rows that weigh differently would need another law than the binomial."""
+    if outputs.weight is None:
+        return outputs
+    counted = outputs.rows(outputs.weight > 0)
+    uneven = np.flatnonzero(outputs.weight[outputs.weight > 0] != counted.weight[0])
+    if len(uneven):
+        raise DataError(
+            "held-out rows weigh differently; a bound on a count of rows needs equal weights (or 0, which leaves rows out).",
+            file=outputs.source,
+            field="weight",
+            rows=np.flatnonzero((outputs.weight > 0) & (outputs.weight != counted.weight[0])),
+            fix="draw held-out rows as they will come, and leave the weight out.",
+        )
+    return counted

@@ -1,0 +1,52 @@
+"""Numba kernels, one file per function of the table. `compiled` is the only way one is made."""
+
+import functools
+import hashlib
+import os
+import pathlib
+import tempfile
+
+import numba
+
+
+def compiled(*signatures, **options):
+    """``numba.njit`` with the GIL released, explicit signatures, and a disk cache that knows every kernel's source.
+
+    Numba keys its cache on the one file of the function, and returns the old result when a helper in another file was
+    edited; here the folder is named by a hash of all of them. Where no folder can be written the kernel compiles anew.
+    """
+
+    def decorate(function):
+        folder = cache_folder()
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = folder or before
+        try:
+            make = numba.njit(list(signatures), nogil=True, cache=folder is not None, **options)
+            return make(function)
+        finally:
+            numba.config.CACHE_DIR = before
+
+    return decorate
+
+
+@functools.cache
+def cache_folder() -> str | None:
+    """The writable folder for this version of the kernels, or None."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    base = os.environ.get("LASTLAYER_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or _home_cache()
+    folder = pathlib.Path(base, "lastlayer", "kernels", digest.hexdigest())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return str(folder)
+    except OSError:
+        return None
+
+
+def _home_cache():
+    try:
+        return pathlib.Path.home() / ".cache"
+    except RuntimeError:  # no home at all
+        return tempfile.gettempdir()

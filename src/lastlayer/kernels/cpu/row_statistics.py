@@ -1,0 +1,120 @@
+"""`measure.rows.row_statistics` as one loop over each row.
+
+    1  formula, NumPy, float64
+    2  this loop: one exp per entry for the row, four more per entry for all 25 temperatures, the others by squaring
+       (temperatures stand four to an octave, so exp(d / T) of one octave is the square of the next)
+
+The times of both are printed by ``bench/evaluate.py``. Input of any float dtype, stride and byte order is packed tile by
+tile into float64, so a row's bits do not depend on its layout or its neighbours.
+"""
+
+import math
+
+import numpy as np
+
+from lastlayer.kernels.cpu import compiled
+from lastlayer.kernels.pool import over_ranges
+
+TILE = 8192  # rows: one range of the pool, and one partial curve
+OCTAVE = 4  # temperatures to a factor of two
+
+
+@compiled(
+    "void(f8[:, ::1], i8[::1], f8[::1], f8[::1], f8[::1], i8[::1], f8[::1], f8[::1], i8[::1], f8[::1],"
+    " f8[:, ::1], f8[:, ::1], f8[:, :, ::1], f8[::1])"
+)
+def _tile(x, target, weight, beta, edges, top, nll, brier, rank, log_odds, probs, odds, curve, curve_nll):
+    rows, classes = x.shape
+    below = np.empty(classes)
+    power = np.empty(classes)
+    for i in range(rows):
+        k = 0
+        m = x[i, 0]
+        undefined = m != m
+        for j in range(1, classes):
+            v = x[i, j]
+            undefined |= v != v
+            if v > m:
+                m, k = v, j
+        if undefined or m == -np.inf:
+            top[i], rank[i] = -1, classes
+            nll[i] = brier[i] = log_odds[i] = np.nan
+            for j in range(classes):
+                probs[i, j] = odds[i, j] = np.nan
+            continue
+        second = -np.inf
+        for j in range(classes):
+            if m == np.inf:  # the limit: +inf entries share the row
+                below[j] = 0.0 if x[i, j] == np.inf else -np.inf
+            else:
+                below[j] = x[i, j] - m
+            if j != k and below[j] > second:
+                second = below[j]
+        t = 0.0
+        for j in range(classes):
+            power[j] = 0.0
+            if j != k and below[j] > -np.inf:
+                power[j] = math.exp(below[j] - second)
+                t += power[j]
+        scale = math.exp(second) if second > -np.inf else 0.0
+        rest = t * scale
+        y = target[i]
+        before, square = 0, 0.0
+        for j in range(classes):
+            e = power[j] * scale
+            if j == k:
+                probs[i, j] = 1.0 / (1.0 + rest)
+                odds[i, j] = -second - math.log(t) if t > 0.0 else np.inf
+            else:
+                probs[i, j] = e / (1.0 + rest)
+                odds[i, j] = below[j] - math.log1p(rest - e)
+            gap = probs[i, j] - (1.0 if j == y else 0.0)
+            square += gap * gap
+            if x[i, j] > x[i, y] or (x[i, j] == x[i, y] and j < y):
+                before += 1
+        top[i], rank[i] = k, before
+        nll[i] = math.log1p(rest) if y == k else math.log1p(rest) - below[y]
+        brier[i], log_odds[i] = square, odds[i, k]
+        w = weight[i]
+        if w > 0.0:
+            hit = 1.0 if y == k else 0.0
+            for first in range(OCTAVE):
+                for j in range(classes):
+                    power[j] = 0.0 if j == k or below[j] == -np.inf else math.exp(below[j] * beta[first])
+                for b in range(first, len(beta), OCTAVE):
+                    s = 0.0
+                    for j in range(classes):
+                        s += power[j]
+                        power[j] *= power[j]
+                    confidence = 1.0 / (1.0 + s)
+                    cell = min(max(int(math.ceil(confidence * (len(edges) - 1))) - 1, 0), len(edges) - 2)
+                    if cell > 0 and confidence <= edges[cell]:
+                        cell -= 1
+                    elif cell < len(edges) - 2 and confidence > edges[cell + 1]:
+                        cell += 1
+                    curve[b, cell, 0] += w
+                    curve[b, cell, 1] += w * confidence
+                    curve[b, cell, 2] += w * hit
+                    curve[b, cell, 3] += (w * (hit - confidence)) ** 2
+                    curve_nll[b] += w * (math.log1p(s) if y == k else math.log1p(s) - below[y] * beta[b])
+
+
+def run(logits, target, weight, temperatures, bins) -> tuple:
+    """The same columns, tables and curve as the formula."""
+    n, classes = logits.shape
+    ascending, edges = 1.0 / temperatures[::-1], np.linspace(0.0, 1.0, bins + 1)
+    top, rank = np.empty(n, np.int64), np.empty(n, np.int64)
+    nll, brier, log_odds = np.empty(n), np.empty(n), np.empty(n)
+    probs, odds = np.empty((n, classes)), np.empty((n, classes))
+    target, weight = np.ascontiguousarray(target, np.int64), np.ascontiguousarray(weight, np.float64)
+
+    def tile(a, b):
+        curve, curve_nll = np.zeros((len(ascending), bins, 4)), np.zeros(len(ascending))
+        packed = np.ascontiguousarray(logits[a:b], dtype=np.float64)
+        columns = (top[a:b], nll[a:b], brier[a:b], rank[a:b], log_odds[a:b], probs[a:b], odds[a:b])
+        _tile(packed, target[a:b], weight[a:b], ascending, edges, *columns, curve, curve_nll)
+        return curve, curve_nll
+
+    parts = over_ranges(tile, n, TILE)
+    curve, curve_nll = (sum(part[i] for part in parts) for i in (0, 1))
+    return top, nll, brier, rank, log_odds, probs, odds, curve[::-1].copy(), curve_nll[::-1].copy()

@@ -1,0 +1,117 @@
+"""Ranking measures from a histogram of positives and negatives over ordered levels.
+
+A level is a distinct score (exact) or a cell of the asinh grid (bounded: pairs within one cell are undecided), so the
+same lines serve arrays and states.
+"""
+
+import numpy as np
+
+from lastlayer.measure.metric import Metric, normal, on_logit_scale
+
+
+def levels_of(scores, positive, weight=None):
+    """Weight of positives and of negatives at each distinct score, ascending."""
+    distinct, where = np.unique(scores, return_inverse=True)
+    weight = np.ones(len(scores)) if weight is None else np.asarray(weight, dtype=np.float64)
+    positive = np.asarray(positive, dtype=np.float64)
+    count = len(distinct)
+    return np.bincount(where, weight * positive, count), np.bincount(where, weight * (1 - positive), count)
+
+
+def roc_auc_of(positive, negative, n, per_weight=1.0, exact=True) -> Metric:
+    """Area under the ROC curve with DeLong's interval, ties counting one half.
+
+        auc = sum_l positive_l (negative below l + negative_l / 2) / (P N)
+
+    DeLong, DeLong and Clarke-Pearson 1988, eq. 5, from level counts. ``per_weight`` is how many rows a
+    unit of weight stands for.
+    """
+    p, q = positive.sum(), negative.sum()
+    if not (p > 0 and q > 0):
+        return Metric(np.nan, 0.0, 1.0, n)
+    below = (np.cumsum(negative) - negative / 2) / q
+    above = (np.cumsum(positive[::-1])[::-1] - positive / 2) / p
+    auc = float((positive @ below) / p)
+    rows_p, rows_q = p * per_weight, q * per_weight
+    spread = (positive @ (below - auc) ** 2) / p / max(rows_p - 1, 1)
+    spread += (negative @ (above - auc) ** 2) / q / max(rows_q - 1, 1)
+    undecided = 0.0 if exact else float(positive @ negative / (p * q) / 2)
+    return on_logit_scale(auc, np.sqrt(spread), n, min(rows_p, rows_q), undecided)
+
+
+def average_precision_of(positive, negative, n, per_weight=1.0, exact=True) -> Metric:
+    """Average precision, a level at a time from the highest, with an interval on the log-odds scale.
+
+        ap = sum_l (recall_l - recall_above l) precision_l
+
+    The standard error is ``sqrt(ap (1 - ap) / P)`` (Boyd, Eng and Page 2013, section 3.3).
+    """
+    p = positive.sum()
+    if not p > 0:
+        return Metric(np.nan, 0.0, 1.0, n)
+    here, others = positive[::-1], negative[::-1]
+    hits, misses = np.cumsum(here), np.cumsum(others)
+    some = here > 0
+    ap = float((here[some] * hits[some] / (hits[some] + misses[some])).sum() / p)
+    bound = 0.0 if exact else _ap_bound(here, others, hits, misses, p)
+    rows = p * per_weight
+    return on_logit_scale(ap, np.sqrt(ap * (1 - ap) / rows), n, rows, bound)
+
+
+def _ap_bound(here, others, hits, misses, p):
+    """Half the distance between the best and the worst order within every cell."""
+    from scipy.special import digamma
+
+    mixed = (here > 0) & (others > 0)
+    count, before = here[mixed], (hits - here)[mixed]
+
+    def ranked(fewer):  # sum over j = 1..count of (before + j) / (before + j + fewer)
+        base = before + fewer
+        return (count - fewer * (digamma(base + count + 1) - digamma(base + 1))).sum()
+
+    best, worst = ranked((misses - others)[mixed]), ranked(misses[mixed])
+    return float((best - worst) / (2 * p))
+
+
+def macro(metrics) -> Metric:
+    """The mean over classes that have both kinds of rows. Its interval is the mean of theirs, which is wide enough
+    however the classes depend on each other (the error of a mean is at most the mean of the errors)."""
+    known = [m for m in metrics if not np.isnan(m)]
+    if not known:
+        return Metric(np.nan, 0.0, 1.0, metrics[0].n if metrics else 0)
+    mean = lambda name: float(np.mean([getattr(m, name) for m in known]))  # noqa: E731
+    return Metric(mean("value"), mean("low"), mean("high"), known[0].n, mean("bound"))
+
+
+def calibration_error_of(bins, n, per_weight=1.0, norm="l1", combine="mean") -> Metric:
+    """Calibration error from `state.Bins`: per column, then combined over the columns (``mean`` or ``sum``).
+
+        l1 = sum_b share_b |gap_b|     l2 = sqrt(sum_b share_b gap_b^2)     max = max_b |gap_b|
+
+    With the signs of the gaps as found, l1 is a mean over rows, so its error is that mean's (delta method): the interval
+    speaks of sampling, not of the upward bias that |.| gives a nearly calibrated model. Errors of several columns are
+    combined as if they moved together, which is wide enough however they depend on each other.
+    """
+    weight = bins.weight.reshape(-1, bins.weight.shape[-1])
+    gap, square = (bins.hits - bins.confidence).reshape(weight.shape), bins.square.reshape(weight.shape)
+    total = weight.sum(-1)
+    with np.errstate(all="ignore"):
+        share, mean_gap = weight / total[:, None], np.where(weight > 0, gap / weight, 0.0)
+        if norm == "max":
+            worst = np.argmax(np.abs(mean_gap), axis=-1)[:, None]
+            at = lambda table: np.take_along_axis(table, worst, -1)[:, 0]  # noqa: E731
+            value = np.abs(at(mean_gap))
+            variance = at(square) / at(weight) ** 2 - value**2 / (at(weight) * per_weight)
+        elif norm == "l2":
+            value = np.sqrt((share * mean_gap**2).sum(-1))
+            slope = np.where(value > 0, 1 / value, 0.0)[:, None] * mean_gap
+            variance = (slope**2 * square).sum(-1) / total**2 - value**2 / (total * per_weight)
+        else:
+            value = (share * np.abs(mean_gap)).sum(-1)
+            variance = square.sum(-1) / total**2 - value**2 / (total * per_weight)
+    known = total > 0
+    if not known.any():
+        return Metric(np.nan, 0.0, 1.0, n)
+    error = np.sqrt(np.maximum(variance[known], 0.0))
+    of = np.sum if combine == "sum" else np.mean
+    return normal(float(of(value[known])), float(of(error)), n, 0.0, np.inf if combine == "sum" else 1.0)

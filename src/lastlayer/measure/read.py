@@ -1,0 +1,210 @@
+"""Reading an `Evaluation`: metrics with intervals, tables per class and per group, reliability, the temperature curve.
+
+These functions are methods of `Evaluation`; each takes it as its only argument and computes from sums alone.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lastlayer.measure.convention import CONVENTIONS
+from lastlayer.measure.curves import average_precision_of, calibration_error_of, macro, roc_auc_of
+from lastlayer.measure.metric import Metric, normal, wilson
+from lastlayer.measure.rows import TEMPERATURES
+from lastlayer.state import Bins
+
+if TYPE_CHECKING:
+    from lastlayer.measure.evaluation import Evaluation, GroupEvaluation
+
+
+class ClassRow(NamedTuple):
+    """One class (or label): how often it is there, how probable it was held to be, and how well it was found."""
+
+    name: str
+    frequency: float
+    mean_prob: float
+    bias: Metric  # mean probability minus frequency
+    recall: Metric  # nan for labels of a multilabel task
+    precision: Metric
+    ece: Metric
+    auroc: Metric
+
+
+class GroupRow(NamedTuple):
+    """One value of one grouping."""
+
+    group: str
+    value: str
+    n: int
+    accuracy: Metric
+    confidence: float
+    overconfidence: Metric  # confidence minus accuracy
+    nll: Metric
+    ece: Metric
+
+
+class BinRow(NamedTuple):
+    """One bin ``(low, high]`` of confidence; an empty one has share 0 and nan inside."""
+
+    low: float
+    high: float
+    share: float
+    confidence: float
+    accuracy: Metric
+
+
+class CurveRow(NamedTuple):
+    """What the same rows would give with every logit divided by ``temperature``; the accuracy stays as it is."""
+
+    temperature: float
+    nll: float
+    ece: float
+    confidence: float
+    bins: list[BinRow]
+
+
+def metrics(evaluation: "Evaluation") -> dict[str, Metric]:
+    """Every metric by name, in the order they are printed; a margin has only those that rank."""
+    mean = evaluation.means.value()
+    n, effective = int(mean.rows), float(mean.effective)
+    rule = CONVENTIONS[evaluation.convention]
+    per_weight = rows_per_weight(evaluation.means)
+    at = dict(zip(COLUMN_NAMES, zip(mean.mean, mean.error, strict=True), strict=True))
+    share = normal if evaluation.task == "multilabel" else wilson
+    proportion = lambda v, e: share(v, e, n, 0.0, 1.0) if share is normal else wilson(v, effective, n)  # noqa: E731
+    accuracy = proportion(*at["correct"])
+    found = {"accuracy": accuracy, "error": Metric(1 - accuracy, 1 - accuracy.high, 1 - accuracy.low, n)}
+    if evaluation.task == "multiclass" and len(evaluation.classes) > 5:
+        found["top5_accuracy"] = proportion(*at["top5"])
+    if evaluation.kind != "margin":
+        columns = evaluation.classwise.weight.shape[0]
+        brier = normal(*at["brier"], n, 0.0)
+        by_class = [v / columns for v in (brier, brier.low, brier.high)]
+        found = {"nll": normal(*at["nll"], n, 0.0), **found, "brier": brier, "brier_per_class": Metric(*by_class, n)}
+        found["ece"] = calibration_error_of(evaluation.top, n, per_weight)
+        found["ece_classwise"] = calibration_error_of(evaluation.classwise, n, per_weight, combine=rule.combine)
+        found["mce"] = calibration_error_of(evaluation.top, n, per_weight, norm="max")
+        found["confidence"] = normal(*at["confidence"], n, 0.0, 1.0)
+    if len(evaluation.class_odds.weight):
+        found["auroc"], found["average_precision"] = (
+            macro(_ranked(evaluation, measure)) for measure in (roc_auc_of, average_precision_of)
+        )
+    return {name: found[name] for name in METRICS if name in found}
+
+
+METRICS = (
+    "nll",
+    "accuracy",
+    "error",
+    "top5_accuracy",
+    "brier",
+    "brier_per_class",
+    "ece",
+    "ece_classwise",
+    "mce",
+    "confidence",
+    "auroc",
+    "average_precision",
+)
+COLUMN_NAMES = ("nll", "brier", "correct", "top5", "confidence", "overconfidence", "undone_gain")
+
+
+def per_class(evaluation: "Evaluation") -> list[ClassRow]:
+    """A row per class in the order of the columns (binary: the positive class; multilabel: a row per label)."""
+    n, per_weight = int(evaluation.means.rows), rows_per_weight(evaluation.means)
+    bias, occurrence = evaluation.frequency.value(), evaluation.occurrence.value().mean
+    columns = len(occurrence)
+    names = evaluation.classes[-columns:]
+    recall = precision = [Metric(np.nan, 0.0, 1.0, 0)] * columns
+    if evaluation.task != "multilabel" and columns <= 2048:
+        recall, precision = _found(evaluation, columns, per_weight)
+    auroc = _ranked(evaluation, roc_auc_of) or [Metric(np.nan, 0.0, 1.0, n)] * columns
+    rows = []
+    for k, name in enumerate(names):
+        ece = calibration_error_of(_column(evaluation.classwise, k), n, per_weight)
+        gap = normal(float(bias.mean[k]), float(bias.error[k]), n, -1.0, 1.0)
+        frequency = float(occurrence[k])
+        rows.append(ClassRow(name, frequency, frequency + gap, gap, recall[k], precision[k], ece, auroc[k]))
+    return rows
+
+
+def per_group(evaluation: "Evaluation") -> list[GroupRow]:
+    """A row per value of each grouping."""
+    return [
+        _group_row(name, value, part)
+        for name, parts in evaluation.groups.items()
+        for value, part in sorted(parts.items())
+    ]
+
+
+def reliability(evaluation: "Evaluation") -> list[BinRow]:
+    """Confidence of the predicted class against how often it was right, bin by bin."""
+    return _bin_rows(evaluation.top, rows_per_weight(evaluation.means))
+
+
+def curve(evaluation: "Evaluation") -> list[CurveRow]:
+    """Reliability and loss over a fixed grid of temperatures, as a slider needs them, from sums alone."""
+    per_weight = rows_per_weight(evaluation.means)
+    total = float(evaluation.means.weight)
+    rows = []
+    for i, temperature in enumerate(TEMPERATURES):
+        bins = _column(evaluation.curve_bins, i)
+        ece = calibration_error_of(bins, int(evaluation.means.rows), per_weight)
+        confidence = float(bins.confidence.sum() / bins.weight.sum())
+        nll = float(evaluation.curve_nll[i]) / total
+        rows.append(CurveRow(float(temperature), nll, float(ece), confidence, _bin_rows(bins, per_weight)))
+    return rows
+
+
+def rows_per_weight(means) -> float:
+    """How many rows a unit of weight stands for: the effective number of rows over the sum of the weights."""
+    return float(means.weight / means.weight2) if means.weight2 > 0 else 1.0
+
+
+def _ranked(evaluation, measure):
+    n, per_weight = int(evaluation.means.rows), rows_per_weight(evaluation.means)
+    return [measure(present, absent, n, per_weight, exact=False) for absent, present in evaluation.class_odds.weight]
+
+
+def _found(evaluation, columns, per_weight):
+    matrix = evaluation.confusion.value()
+    hits = np.diag(matrix)
+    tables = []
+    for total in (matrix.sum(1), matrix.sum(0)):
+        with np.errstate(all="ignore"):
+            share = np.where(total > 0, hits / total, np.nan)
+        rows = [wilson(s, t * per_weight, round(t * per_weight)) for s, t in zip(share, total, strict=True)]
+        tables.append(rows[-columns:])
+    return tables
+
+
+def _column(bins, k):
+    return Bins(bins.edges, bins.weight[k], bins.confidence[k], bins.hits[k], bins.square[k])
+
+
+def _bin_rows(bins, per_weight):
+    total = bins.weight.sum()
+    rows = []
+    with np.errstate(all="ignore"):
+        share, confidence, hits = bins.weight / total, bins.confidence / bins.weight, bins.hits / bins.weight
+    for i in range(len(bins.weight)):
+        size = float(bins.weight[i]) * per_weight
+        accuracy = wilson(float(hits[i]), size, round(size))
+        rows.append(BinRow(float(bins.edges[i]), float(bins.edges[i + 1]), float(share[i]), float(confidence[i]), accuracy))
+    return rows
+
+
+def _group_row(name, value, part: "GroupEvaluation") -> GroupRow:
+    mean = part.means.value()
+    n = int(mean.rows)
+    at = dict(zip(COLUMN_NAMES, zip(mean.mean, mean.error, strict=True), strict=True))
+    return GroupRow(
+        name,
+        value,
+        n,
+        wilson(at["correct"][0], float(mean.effective), n),
+        float(at["confidence"][0]),
+        normal(*at["overconfidence"], n, -1.0, 1.0),
+        normal(*at["nll"], n, 0.0),
+        calibration_error_of(part.top, n, rows_per_weight(part.means)),
+    )

@@ -1,0 +1,232 @@
+"""Measures of arrays, each one number with its interval, exact: what `evaluate` reads from a state, by name.
+
+The shapes say the task: logits ``(n,)`` are binary, ``(n, classes)`` with a target ``(n,)`` multiclass, and with an integer
+target of their own shape multilabel.
+"""
+
+import numpy as np
+
+from lastlayer._check import one_of
+from lastlayer._typing import Array, Float, Int
+from lastlayer.loss import binary_cross_entropy, cross_entropy
+from lastlayer.measure.convention import convention_of
+from lastlayer.measure.curves import average_precision_of, calibration_error_of, levels_of, macro, roc_auc_of
+from lastlayer.measure.metric import Metric, normal, wilson
+from lastlayer.measure.read import rows_per_weight
+from lastlayer.outputs import Outputs
+from lastlayer.state import Bins, Confusion, WeightedSum
+from lastlayer.transform import log_odds, sigmoid, softmax
+
+
+def nll(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, weight=None) -> Metric:
+    """Mean negative log-likelihood, from logits and so without clipping.
+
+        nll = mean of cross_entropy(logits, target)          (binary: binary_cross_entropy; multilabel: its sum over labels)
+
+    A target of probability 0 makes it ``inf``. The target may also be a distribution over the classes.
+
+    >>> nll([[100.0, 0.0], [0.0, 100.0]], [0, 0])
+    Metric(50, low=0, high=147.998, n=2)
+    """
+    rows = _outputs(logits, target, weight)
+    z = np.asarray(rows.logits, dtype=np.float64)
+    if rows.task == "multiclass":
+        losses = cross_entropy(z, rows.target)
+    else:
+        losses = binary_cross_entropy(z, rows.target)
+        losses = losses.sum(-1) if losses.ndim == 2 else losses
+    return _mean(losses, rows, low=0.0)
+
+
+def brier(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, weight=None) -> Metric:
+    """Brier score: the mean over rows of the squared distance between probabilities and what came true.
+
+        brier = mean of sum_k (p_k - onehot_k)^2          (binary: (p - y)^2; multilabel: its sum over labels)
+
+    Brier 1950. The target may also be a distribution over the classes.
+
+    >>> float(brier([[0.0, 0.0]], [1]))
+    0.5
+    """
+    rows = _outputs(logits, target, weight)
+    p, y = _probs_and_onehot(rows)
+    return _mean(((p - y) ** 2).reshape(len(rows), -1).sum(-1), rows, low=0.0)
+
+
+def accuracy(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, k=1, weight=None) -> Metric:
+    """Share of rows whose target is among the ``k`` largest logits, with Wilson's interval.
+
+    Ties go to the lower index. Binary: the sign of the logit against the target, 0 counting as negative. Multilabel: the
+    mean over labels, with the normal interval.
+
+    >>> float(accuracy([[3.0, 1.0, 2.0]], [2], k=2))
+    1.0
+    """
+    rows = _outputs(logits, target, weight)
+    _needs_hits("accuracy", rows)
+    z = rows.logits
+    if rows.task != "multiclass":
+        if k != 1:
+            raise ValueError(f"accuracy: k is for several classes; these are {rows.task}, so k is 1, not {k}.")
+        hits = ((z > 0) == (rows.target == 1)).reshape(len(rows), -1).mean(-1)
+    else:
+        if not 1 <= k <= z.shape[1]:
+            raise ValueError(f"accuracy: k is between 1 and the {z.shape[1]} classes, not {k}.")
+        own = np.take_along_axis(z, rows.target[:, None], 1)
+        first = np.arange(z.shape[1]) < rows.target[:, None]
+        hits = (((z > own) | ((z == own) & first)).sum(1) < k).astype(float)
+    sums = WeightedSum.of(hits, rows.weight)
+    if rows.task == "multilabel":
+        return _mean(hits, rows, low=0.0, high=1.0)
+    return wilson(float(sums.value().mean), float(sums.value().effective), int(sums.rows))
+
+
+def calibration_error(
+    logits: Float[Array, "n *classes"],
+    target: Int[Array, "n *labels"],
+    *,
+    bins=15,
+    scheme="width",
+    norm="l1",
+    over="top",
+    convention=None,
+    weight=None,
+) -> Metric:
+    """Distance between confidence and frequency, binned by confidence.
+
+        l1 = sum_b share_b |hits_b - confidence_b|     l2, max: the root of the mean square, the largest
+
+    ``over="top"`` takes the predicted class (Guo et al. 2017, eq. 3), ``"classwise"`` every class on its own, and the mean
+    over them (Kull et al. 2019, eq. 4). ``scheme="width"`` has equal bins ``(low, high]`` of probability, ``"mass"`` bins
+    of equal numbers of rows, cut in log-odds so that probabilities that round to 1 are still told apart.
+    ``convention="guo2017" | "kull2019"`` replaces bins, edges and the mean over classes by that paper's.
+
+    >>> z, y = np.array([[2.0, 0.0]] * 4), np.array([0, 0, 1, 1])
+    >>> round(float(calibration_error(z, y)), 4)
+    0.3808
+    """
+    for name, value, allowed in (
+        ("scheme", scheme, ("width", "mass")),
+        ("norm", norm, ("l1", "l2", "max")),
+        ("over", over, ("top", "classwise")),
+    ):
+        one_of("calibration_error", name, value, allowed)
+    if bins < 1:
+        raise ValueError(f"calibration_error: bins is at least 1, not {bins}.")
+    rows = _outputs(logits, target, weight)
+    _needs_hits("calibration_error", rows)
+    rule = convention_of("calibration_error", convention)
+    confidence, hits, odds, w = _confidences(rows, over)
+    if scheme == "mass":
+        state = _mass_bins(confidence, hits, odds, w, bins)
+    else:
+        chosen = rule.top_edges if over == "top" else rule.class_edges
+        state = Bins.of(confidence, hits, w, chosen if convention is not None else bins)
+    sums = WeightedSum.of(np.ones(len(rows)), rows.weight)
+    return calibration_error_of(state, int(sums.rows), rows_per_weight(sums), norm, rule.combine)
+
+
+def roc_auc(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, weight=None) -> Metric:
+    """Area under the ROC curve, exact, with DeLong's interval.
+
+        auc = P(a positive scores above a negative) + P(they tie) / 2
+
+    Several classes: each against the rest by its log-odds, and the mean over the classes that have both kinds of rows.
+    Scores of one class alone give nan.
+
+    >>> float(roc_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]))
+    0.75
+    """
+    return _ranked("roc_auc", roc_auc_of, logits, target, weight)
+
+
+def average_precision(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, weight=None) -> Metric:
+    """Average precision, exact: the mean precision over the positives, from the highest score down.
+
+        ap = sum_l (recall_l - recall_(l-1)) precision_l
+
+    Tied scores are one level. Several classes as in `roc_auc`.
+
+    >>> round(float(average_precision([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])), 4)
+    0.8333
+    """
+    return _ranked("average_precision", average_precision_of, logits, target, weight)
+
+
+def confusion(logits: Float[Array, "n *classes"], target: Int[Array, "n"], *, weight=None) -> np.ndarray:
+    """Weight of each pair of target (down) and predicted class (across).
+
+    >>> confusion([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]], [0, 1, 1])
+    array([[1., 0.],
+           [1., 1.]])
+    """
+    rows = _outputs(logits, target, weight)
+    _needs_hits("confusion", rows)
+    if rows.task == "multilabel":
+        raise ValueError("confusion: labels are not exclusive; call it per label, on logits[:, k] and target[:, k].")
+    predicted = (rows.logits > 0).astype(int) if rows.task == "binary" else rows.logits.argmax(-1)
+    return Confusion.of(rows.target, predicted, len(rows.classes), rows.weight).value()
+
+
+def _outputs(logits, target, weight):
+    return Outputs(logits, "logits", target=target, weight=weight)
+
+
+def _needs_hits(function, rows):
+    if rows.target.dtype.kind == "f":
+        raise ValueError(f"{function}: counts hits, so the target is class indices; this one is a distribution.")
+
+
+def _mean(values, rows, low=-np.inf, high=np.inf):
+    mean = WeightedSum.of(values, rows.weight).value()
+    return normal(float(mean.mean), float(mean.error), int(mean.rows), low, high)
+
+
+def _probs_and_onehot(rows):
+    z = np.asarray(rows.logits, dtype=np.float64)
+    if rows.task != "multiclass":
+        return sigmoid(z), rows.target.astype(float)
+    soft = rows.target.dtype.kind == "f"
+    return softmax(z), rows.target if soft else np.eye(z.shape[1])[rows.target]
+
+
+def _confidences(rows, over):
+    """Confidence, hit, log-odds and weight of every decision, as columns (top) or a column per class."""
+    z = np.asarray(rows.logits, dtype=np.float64)
+    w = np.ones(len(rows)) if rows.weight is None else rows.weight
+    p, y = _probs_and_onehot(rows)
+    if over == "classwise":
+        if rows.task == "multiclass":
+            z = np.stack([log_odds(z, np.full(len(z), k)) for k in range(z.shape[1])], axis=-1)
+        columns = (len(rows), -1)
+        return p.reshape(columns), y.reshape(columns), z.reshape(columns), w
+    if rows.task == "multiclass":
+        top = z.argmax(-1)
+        return np.take_along_axis(p, top[:, None], 1)[:, 0], (top == rows.target).astype(float), log_odds(z), w
+    sure = np.abs(z).reshape(-1)
+    hit = ((z > 0) == (rows.target == 1)).reshape(-1).astype(float)
+    return sigmoid(sure), hit, sure, np.repeat(w, sure.size // len(w))
+
+
+def _mass_bins(confidence, hits, odds, weight, count):
+    """Bins of equal weight along each column, by rank of the log-odds; equal log-odds share a bin."""
+    columns = [a.reshape(len(weight), -1) for a in (confidence, hits, odds)]
+    parts = []
+    for c, h, x in zip(*(a.T for a in columns), strict=True):
+        distinct, where = np.unique(x, return_inverse=True)
+        level = np.bincount(where, weight, len(distinct))
+        before = np.cumsum(level) - level
+        cell = np.minimum((before * count / level.sum()).astype(int), count - 1)[where]
+        sums = [np.bincount(cell, v, count) for v in (weight, weight * c, weight * h, (weight * (h - c)) ** 2)]
+        parts.append(np.stack(sums))
+    return Bins(np.linspace(0, 1, count + 1), *np.stack(parts, axis=1))
+
+
+def _ranked(function, measure, logits, target, weight):
+    rows = _outputs(logits, target, weight)
+    _needs_hits(function, rows)
+    _, present, odds, w = _confidences(rows, "classwise")
+    sums = WeightedSum.of(np.ones(len(rows)), rows.weight)
+    columns = zip(odds.T, present.T, strict=True)
+    per_weight = rows_per_weight(sums)
+    return macro([measure(*levels_of(x, y, w), int(sums.rows), per_weight) for x, y in columns])

@@ -1,0 +1,110 @@
+"""`Report`: an evaluation with its findings, to print, to write as JSON and to open as a page."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lastlayer.measure import Evaluation, Metric, evaluate
+from lastlayer.outputs import Outputs
+from lastlayer.report.finding import Finding
+from lastlayer.report.findings import find
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `check` returns. ``before`` is the evaluation without the calibrator, where one was applied."""
+
+    evaluation: Evaluation
+    source: str = "outputs"
+    before: Evaluation | None = None
+    calibrator: str | None = None  # what was applied, in words
+    findings: tuple[Finding, ...] = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "findings", find(self.evaluation))
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        return self.evaluation.metrics()
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: the worst that was found, or that nothing was."""
+        serious = [f for f in self.findings if f.severity != "note"]
+        if not serious:
+            return "Nothing found that should be fixed before these scores are used."
+        more = f", and {len(serious) - 1} more" if len(serious) > 1 else ""
+        return f"{serious[0].title}: {serious[0].evidence}{more}."
+
+    def to_dict(self) -> dict:
+        e = self.evaluation
+        found = {
+            "schema_version": SCHEMA_VERSION,
+            "source": self.source,
+            "rows": int(e.signs.rows),
+            "scored_rows": int(e.means.rows),
+            "task": e.task,
+            "kind": e.kind,
+            "classes": list(e.classes),
+            "convention": e.convention,
+            "verdict": self.verdict,
+            "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},
+            "findings": [finding.to_dict(self.source) for finding in self.findings],
+        }
+        if self.before is not None:
+            found["calibrator"] = self.calibrator
+            found["before"] = {"metrics": {name: m.to_dict() for name, m in self.before.metrics().items()}}
+        return found
+
+    def to_json(self) -> str:
+        """The report as JSON text: metrics with intervals, findings with their evidence and fixes."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_html(self, path) -> Path:
+        """Write the report as one self-contained page (offline, no external request); it replaces an older one."""
+        from lastlayer.io.atomic import atomic_writer
+        from lastlayer.report.page import render
+
+        with atomic_writer(path, force=True) as file:
+            file.write(render(self).encode())
+        return Path(path)
+
+    def __rich__(self):
+        from lastlayer.report.card import card
+
+        return card(self)
+
+    def __repr__(self):
+        from rich.console import Console
+
+        console = Console(width=80, no_color=True, highlight=False)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get()
+
+    def _repr_html_(self):
+        from lastlayer.report.page import render
+
+        return render(self)
+
+
+def check(outputs: Outputs, *, calibrator=None, convention: str | None = None) -> Report:
+    """Evaluate labelled outputs and say what is wrong with them, with evidence and fixes.
+
+    With a ``calibrator`` the report is about the calibrated rows, and ``before`` about the given ones. Findings have
+    codes; ``lastlayer explain CODE`` prints the page of one.
+
+    >>> rng = np.random.default_rng(0)
+    >>> z = rng.normal(size=(4000, 3)) * 2
+    >>> y = np.array([rng.choice(3, p=softmax(row)) for row in z])
+    >>> check(Outputs(z * 3, "logits", target=y)).findings[0].title
+    'over-confident'
+    """
+    source = outputs.source or "outputs"
+    if calibrator is None:
+        return Report(evaluate(outputs, convention=convention), source)
+    after = evaluate(calibrator.apply(outputs), convention=convention)
+    before = None if outputs.kind == "margin" else evaluate(outputs, convention=convention)
+    return Report(after, source, before, str(calibrator))

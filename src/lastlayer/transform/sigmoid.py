@@ -1,0 +1,119 @@
+"""One logit on its own: sigmoid and its relatives, elementwise, exact in both tails."""
+
+import math
+
+from lastlayer._array import floating, namespace, restore
+from lastlayer._check import positive
+from lastlayer._typing import Array, Float
+from lastlayer.kernels import dispatched
+
+
+@dispatched
+def sigmoid(logits: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Probability of the positive class from its logit.
+
+        sigmoid(z) = 1 / (1 + exp(-z))
+
+    ``sigmoid(-inf) = 0``, ``sigmoid(inf) = 1``; small probabilities keep full relative precision.
+
+    >>> sigmoid(np.array([0.0, -40.0]))
+    array([5.00000000e-01, 4.24835426e-18])
+    """
+    x = floating(logits)
+    xp = namespace(x)
+    small = xp.exp(-_magnitude(x, xp))
+    return restore(xp.where(x < 0, small, xp.ones_like(x)) / (1 + small), logits)
+
+
+@dispatched
+def log_sigmoid(logits: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Logarithm of `sigmoid`: ``-softplus(-z)``, exact where the probability rounds to 1.
+
+    >>> float(log_sigmoid(40.0))
+    -4.248354255291589e-18
+    """
+    x = floating(logits)
+    return restore(-_softplus(-x, namespace(x)), logits)
+
+
+@dispatched
+def softplus(logits: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """The smooth maximum with 0, the loss of a binary logit.
+
+        softplus(z) = log(1 + exp(z))
+
+    Its slope is ``sigmoid(z)``, also at 0, where ``max(z, 0) + log1p(exp(-|z|))`` gives 0 or 1 under autograd.
+    ``softplus(inf) = inf``, ``softplus(-inf) = 0``.
+
+    >>> softplus(np.array([-40.0, 0.0, 40.0]))
+    array([4.24835426e-18, 6.93147181e-01, 4.00000000e+01])
+    """
+    x = floating(logits)
+    return restore(_softplus(x, namespace(x)), logits)
+
+
+@dispatched
+def logit(probs: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Log-odds of a probability, the inverse of `sigmoid`.
+
+        logit(p) = log(p) - log(1 - p)
+
+    ``logit(0) = -inf``, ``logit(1) = inf``; outside [0, 1] it is nan. Near 1/2 the two logarithms cancel, so there it is
+    ``log1p((2p - 1) / (1 - p))``, in which ``2p - 1`` is exact.
+
+    >>> logit(np.array([0.0, 0.5, 1.0, 1.5]))
+    array([-inf,   0.,  inf,  nan])
+    """
+    p = floating(probs)
+    xp = namespace(p)
+    middle = (p > 0.25) & (p < 0.75)
+    half = xp.full_like(p, 0.5)
+    inside, outside = xp.where(middle, p, half), xp.where(middle, half * 0.5, p)
+    near = xp.log1p((2 * inside - 1) / (1 - inside))
+    return restore(xp.where(middle, near, xp.log(outside) - xp.log1p(-outside)), probs)
+
+
+@dispatched
+def log1mexp(logp: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """Logarithm of the complementary probability: ``log(1 - exp(logp))`` for ``logp <= 0``.
+
+    ``log(-expm1(x))`` above ``-log 2`` and ``log1p(-exp(x))`` below (Mächler 2012, eq. 7). 0 gives ``-inf``; above 0 it
+    is nan.
+
+    >>> log1mexp(np.array([-1e-20, -50.0]))
+    array([-4.60517019e+01, -1.92874985e-22])
+    """
+    x = floating(logp)
+    xp = namespace(x)
+    close = x > -math.log(2)
+    edge = xp.full_like(x, -math.log(2))
+    near, far = xp.where(close, x, edge), xp.where(close, edge, x)
+    return restore(xp.where(close, xp.log(-xp.expm1(near)), xp.log1p(-xp.exp(far))), logp)
+
+
+@dispatched
+def softcap(logits: Float[Array, "*any"], cap: float) -> Float[Array, "*any"]:
+    """Logits squeezed smoothly into (-cap, cap), as Gemma 2 does before its loss.
+
+        softcap(z) = cap * tanh(z / cap)
+
+    ``cap`` is a finite number above 0. ``+inf`` becomes ``cap``; a class masked with ``-inf`` stays masked.
+
+    >>> softcap(np.array([1000.0, -np.inf]), 30.0)
+    array([ 30., -inf])
+    """
+    positive("softcap", "cap", cap)
+    x = floating(logits)
+    xp = namespace(x)
+    return restore(xp.where(x == -xp.inf, x, cap * xp.tanh(x / cap)), logits)
+
+
+def _magnitude(x, xp):
+    """``|x|`` with slope 1 at 0, so that the two branches of a function of it meet with their own slopes."""
+    return xp.where(x < 0, -x, x)
+
+
+def _softplus(x, xp):
+    zero = xp.zeros_like(x)
+    above, below = xp.where(x > 0, x, zero), xp.where(x > 0, zero, x)
+    return xp.where(x > 0, above + xp.log1p(xp.exp(-above)), xp.log1p(xp.exp(below)))

@@ -1,0 +1,102 @@
+"""Logits as probabilities: softmax and its logarithm, and logsumexp, the number that normalises them."""
+
+import math
+
+from lastlayer._array import as_array, namespace, restore
+from lastlayer._check import one_of, positive
+from lastlayer._typing import Array, Float
+from lastlayer.kernels import dispatched
+from lastlayer._row import prepare, split
+
+
+@dispatched
+def softmax(
+    logits: Float[Array, "*batch classes"], *, temperature=1.0, base=math.e, axis=-1, empty="nan", out=None
+) -> Float[Array, "*batch classes"]:
+    """Probabilities of the classes, one distribution per row.
+
+        softmax(z)_i = base^(z_i / temperature) / sum_j base^(z_j / temperature)
+
+    Adding a constant to a row changes nothing. A class masked with ``-inf`` gets exactly 0, whatever the base; entries of
+    ``+inf`` share the row between them. A row with nothing left (all ``-inf``) is nan, or ``empty="uniform"`` or
+    ``"zero"``. A nan stays in its row. float16 and bfloat16 are computed in float32. ``out`` (NumPy) receives the result.
+
+    >>> softmax(np.array([2.0, 1.0, -np.inf]), base=2).round(4)
+    array([0.6667, 0.3333, 0.    ])
+    """
+    one_of("softmax", "empty", empty, ("nan", "uniform", "zero"))
+    x, xp = prepare(logits, axis)
+    row = split(scaled("softmax", x, temperature, base, xp), xp)
+    others = row.terms / (1 + row.rest_from_max())[..., None]
+    p = xp.where(row.is_top, (1 / (1 + row.rest_from_top()))[..., None], others)
+    fill = {"nan": math.nan, "uniform": 1 / x.shape[-1], "zero": 0.0}[empty]
+    p = xp.where((row.max == -xp.inf)[..., None], xp.full_like(p, fill), p)
+    p = restore(p if axis in (-1, p.ndim - 1) else xp.moveaxis(p, -1, axis), logits)
+    if out is None:
+        return p
+    out[...] = p
+    return out
+
+
+@dispatched
+def log_softmax(
+    logits: Float[Array, "*batch classes"], *, temperature=1.0, base=math.e, axis=-1, empty="nan"
+) -> Float[Array, "*batch classes"]:
+    """Log-probabilities (natural) of the classes, exact where the probability rounds to 1.
+
+        log_softmax(z)_i = z_i - logsumexp(z)
+
+    The largest entry is ``-log1p(rest)``, so a confident row keeps its tail: 0 comes out only where it underflows. Edges
+    as in `softmax`: masked classes are ``-inf``, an empty row is nan (``empty="uniform"``: ``-log(classes)``, ``"zero"``:
+    ``-inf``).
+
+    >>> log_softmax(np.array([40.0, 0.0]))
+    array([-4.24835426e-18, -4.00000000e+01])
+    """
+    one_of("log_softmax", "empty", empty, ("nan", "uniform", "zero"))
+    x, xp = prepare(logits, axis)
+    row = split(scaled("log_softmax", x, temperature, base, xp), xp)
+    logp = -surprise(row)
+    fill = {"nan": math.nan, "uniform": -math.log(x.shape[-1]), "zero": -math.inf}[empty]
+    logp = xp.where((row.max == -xp.inf)[..., None], xp.full_like(logp, fill), logp)
+    return restore(logp if axis in (-1, logp.ndim - 1) else xp.moveaxis(logp, -1, axis), logits)
+
+
+@dispatched
+def logsumexp(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, "*batch"]:
+    """Logarithm of the sum of exponentials, the normaliser of softmax; one number per row.
+
+        logsumexp(z) = m + log1p(rest),   m = max(z),   rest = sum over the others of exp(z_i - m)
+
+    ``-inf`` entries are as if absent; an empty row is ``-inf`` with gradient 0; any ``+inf`` gives ``+inf`` with its limit
+    softmax as gradient. The gradient is `softmax` everywhere else.
+
+    >>> float(logsumexp([1000.0, 1000.0])) - 1000
+    0.6931471805599...
+    """
+    x, xp = prepare(logits, axis)
+    row = split(x, xp)
+    return restore((row.max + xp.log1p(row.rest_from_max())) + row.infinite, logits)
+
+
+def surprise(row):
+    """``-log p`` of every class, from the parts of `split`: each with the form whose value and slope keep the tail."""
+    xp = row.xp
+    others = (row.max[..., None] - row.x) + xp.log1p(row.rest_from_max())[..., None]
+    return xp.where(row.is_top, xp.log1p(row.rest_from_top())[..., None], others)
+
+
+def scaled(function, x, temperature, base, xp):
+    """``x * log(base) / temperature``, with masked classes still masked (also for a base below 1)."""
+    if isinstance(temperature, int | float):
+        positive(function, "temperature", temperature)
+        if temperature == 1 and base == math.e:
+            return x
+    else:
+        temperature = as_array(temperature, like=x)
+        if namespace(temperature) is not xp:
+            temperature = xp.asarray(temperature)
+    if not (base > 0 and base != 1 and base < math.inf):
+        raise ValueError(f"{function}: base is a finite number above 0 and not 1, not {base!r}.")
+    y = x / temperature if base == math.e else x * (math.log(base) / temperature)
+    return y if base > 1 else xp.where(x == -xp.inf, x, y)
