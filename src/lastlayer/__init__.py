@@ -1,13 +1,26 @@
-"""Everything between a model's last layer and the decision made from it."""
+"""Everything between a model's last layer and the decision made from it.
+
+    transform   logits to another view of the same rows     softmax(logits)
+    loss        logits, target: one number per row          cross_entropy(logits, target)
+    measure     many rows to a few numbers                  evaluate(outputs).metrics()
+    calibrate   held-out rows to a map logits -> logits     calibrate.fit(outputs)
+    decide      logits and a policy to an action            decide.Cost(wrong=10, review=1)
+    train       data to a model that makes logits           train.digits()
+    report      outputs to findings and pages               check(outputs)
+
+The names below are the whole of it, in that order.
+"""
 
 __version__ = "0.1.0"
 
-from lastlayer.kernels import formulas as formulas
-from lastlayer.loss import binary_cross_entropy as binary_cross_entropy
-from lastlayer.loss import cross_entropy as cross_entropy
-from lastlayer.loss import mean as mean
+# The data: what a model put out, with its meaning declared once.
+from lastlayer.io import load as load
+from lastlayer.io import save as save
 from lastlayer.outputs import Outputs as Outputs
+
+# transform: logits, without a target.
 from lastlayer.transform import entropy as entropy
+from lastlayer.transform import log1mexp as log1mexp
 from lastlayer.transform import log_odds as log_odds
 from lastlayer.transform import log_sigmoid as log_sigmoid
 from lastlayer.transform import log_softmax as log_softmax
@@ -18,3 +31,27 @@ from lastlayer.transform import softcap as softcap
 from lastlayer.transform import softmax as softmax
 from lastlayer.transform import softplus as softplus
 from lastlayer.transform import top2_gap as top2_gap
+
+# loss: one number per row.
+from lastlayer.loss import binary_cross_entropy as binary_cross_entropy
+from lastlayer.loss import cross_entropy as cross_entropy
+from lastlayer.loss import mean as mean
+
+# measure: a state, then a few numbers.
+from lastlayer.measure import Evaluation as Evaluation
+from lastlayer.measure import Metric as Metric
+from lastlayer.measure import accuracy as accuracy
+from lastlayer.measure import average_precision as average_precision
+from lastlayer.measure import brier as brier
+from lastlayer.measure import calibration_error as calibration_error
+from lastlayer.measure import confusion as confusion
+from lastlayer.measure import evaluate as evaluate
+from lastlayer.measure import merge as merge
+from lastlayer.measure import nll as nll
+from lastlayer.measure import roc_auc as roc_auc
+
+# calibrate, decide, train: stages with more than one choice keep their own names.
+from lastlayer import decide as decide
+
+# and, for a doubt about a kernel: run every function by its formula.
+from lastlayer.kernels import formulas as formulas

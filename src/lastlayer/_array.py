@@ -25,14 +25,18 @@ def namespace(x):
 
 
 def as_array(x, like=None):
-    """``x`` if it is an array of some library; else a NumPy array, or one of ``like``'s library and device."""
-    if hasattr(x, "__array_namespace__") or is_torch(x):
+    """``x`` if it is an array of some library, else a NumPy array; beside ``like``, one of its library and device."""
+    foreign = (hasattr(x, "__array_namespace__") or is_torch(x)) and not isinstance(x, np.ndarray | np.generic)
+    if like is None:
+        return x if foreign else np.asarray(x)
+    if isinstance(like, np.ndarray | np.generic):
+        return to_numpy(x)
+    if foreign:
         return x
-    if like is None or isinstance(like, np.ndarray | np.generic):
-        return np.asarray(x)
     import array_api_compat
 
-    return namespace(like).asarray(x, device=array_api_compat.device(like))
+    # a copy: PyTorch warns where it would share the memory of a read-only array
+    return namespace(like).asarray(np.array(x), device=array_api_compat.device(like))
 
 
 def floating(x, like=None):
@@ -66,6 +70,18 @@ def is_torch(x):
 def is_jax(x):
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(x, jax.Array)
+
+
+def readable(x):
+    """Whether a check may look at the values: a NumPy array, or a PyTorch tensor on the CPU that nobody traces.
+
+    A traced array has no values yet, and one on a GPU would have to be waited for.
+    """
+    if not is_torch(x):
+        return isinstance(x, np.ndarray | np.generic)
+    torch = sys.modules["torch"]
+    plain = type(x) is torch.Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return plain and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def stop_gradient(x):

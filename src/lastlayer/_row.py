@@ -12,6 +12,8 @@ import functools
 import sys
 from typing import NamedTuple
 
+import numpy as np
+
 from lastlayer._array import (
     arange_like,
     as_array,
@@ -20,6 +22,7 @@ from lastlayer._array import (
     is_torch,
     last_axis,
     namespace,
+    readable,
     stop_gradient,
     take,
 )
@@ -63,7 +66,22 @@ def split(x, xp):
     scale = xp.where(none_left & (m == m), xp.zeros_like(m), xp.exp(gap) * (1 + gap_error))
     terms = xp.exp(difference) * (1 + error) * scale[..., None]
     shift = xp.where(m == -xp.inf, xp.zeros_like(m), largest - m)
-    return Row(x, m, infinite, top, is_top, terms, xp.sum(terms, axis=-1), shift, xp)
+    return Row(x, m, infinite, top, is_top, terms, total(terms, xp), shift, xp)
+
+
+def total(x, xp):
+    """Sum over the classes, by an order that the other rows do not change.
+
+    PyTorch splits the sum of a long row over its threads when it stands alone and not in a block, so there the row is
+    folded in halves.
+    """
+    if not is_torch(x):
+        return xp.sum(x, axis=-1)
+    while x.shape[-1] > 1:
+        half = x.shape[-1] // 2
+        folded, odd = x[..., :half] + x[..., half : 2 * half], x[..., 2 * half :]
+        x = xp.concat([folded, odd], axis=-1) if odd.shape[-1] else folded
+    return x[..., 0]
 
 
 def subtract(a, b, xp):
@@ -99,14 +117,13 @@ def _limit(x, xp):
 @functools.cache
 def _torch_limit():
     torch = sys.modules["torch"]
-    import array_api_compat.torch as xp
 
     class Limit(torch.autograd.Function):
         generate_vmap_rule = True
 
         @staticmethod
         def forward(x):
-            return _limit(x, xp)
+            return _limit(x, namespace(x))
 
         @staticmethod
         def setup_context(ctx, inputs, output):
@@ -128,7 +145,9 @@ def _jax_limit():
     jax = sys.modules["jax"]
     jnp = jax.numpy
     function = jax.custom_jvp(lambda x: _limit(x, jnp))
-    function.defjvp(lambda primals, tangents: (function(primals[0]), (tangents[0], jnp.zeros_like(tangents[0][..., 0]))))
+    function.defjvp(
+        lambda primals, tangents: (function(primals[0]), (tangents[0], jnp.zeros_like(tangents[0][..., 0])))
+    )
     return function
 
 
@@ -141,3 +160,20 @@ def prepare(logits, axis):
         raise ValueError("logits have no classes: the last axis is empty.")
     xp = namespace(x)
     return last_axis(x, axis, xp), xp
+
+
+def class_index(function, name, index, x, xp):
+    """``index`` to gather with, and ``x``: an index outside the classes is refused, or makes its row nan.
+
+    A negative index would silently count from the end. Where the values may not be looked at (`readable`) the row is
+    poisoned instead.
+    """
+    index = xp.astype(index, xp.int64 if xp is np or is_torch(index) else index.dtype)
+    outside = (index < 0) | (index >= x.shape[-1])
+    if not readable(index):
+        return xp.where(outside, xp.zeros_like(index), index), xp.where(outside[..., None], xp.nan, x)
+    if bool(xp.any(outside)):
+        value = int(index[outside].reshape(-1)[0]) if index.ndim else int(index)
+        hint = " Ignored rows are said aloud: valid=target != -100." if value == -100 else ""
+        raise ValueError(f"{function}: {name} {value} is not one of the {x.shape[-1]} classes of logits.{hint}")
+    return index, x

@@ -1,5 +1,6 @@
 """What a model put out for many rows, with its meaning declared once: scores, kind, target, classes, groups, weight, ids."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -68,7 +69,7 @@ class Outputs:
     def logits(self):
         """The scores as logits: as they are, or ``log p`` (multiclass) or ``log p - log(1 - p)`` (binary, multilabel).
 
-        A probability outside [0, 1] is nan. A ``margin`` has no scale yet, so it has no logits: calibrate it first.
+        A negative probability is nan, and for binary and multilabel scores so is one above 1. A ``margin`` has no scale yet, so it has no logits: calibrate it first.
         """
         if self.kind == "margin":
             raise DataError(
@@ -87,15 +88,13 @@ class Outputs:
 
     def rows(self, index):
         """The chosen rows (a slice, indices or a mask), with everything that belongs to them."""
-        pick = lambda column: None if column is None else column[index]  # noqa: E731
-        return replace(
-            self,
-            scores=self.scores[index],
-            target=pick(self.target),
-            weight=pick(self.weight),
-            ids=pick(self.ids),
-            groups={name: g[index] for name, g in self.groups.items()},
-        )
+        part = copy.copy(self)  # not `replace`: what was checked stays right, and a part may have all its weights 0
+        for name in ("target", "weight", "ids"):
+            column = getattr(self, name)
+            object.__setattr__(part, name, None if column is None else column[index])
+        object.__setattr__(part, "scores", _scores(self.scores[index], self.kind))
+        object.__setattr__(part, "groups", {name: g[index] for name, g in self.groups.items()})
+        return part
 
     def with_logits(self, logits):
         """The same rows with other logits, from a calibrator for instance."""
@@ -140,8 +139,18 @@ def concatenate(parts):
         for name in ("target", "weight", "ids"):
             if (getattr(first, name) is None) != (getattr(part, name) is None):
                 raise DataError(
-                    f"{name} is in some of the shards only.", file=part.source, field=name, fix="give it in all or none."
+                    f"{name} is in some of the shards only.",
+                    file=part.source,
+                    field=name,
+                    fix="give it in all or none.",
                 )
+        if first.target is not None and first.target.dtype != part.target.dtype:
+            raise DataError(
+                "the target is a distribution in some of the shards only.",
+                file=part.source,
+                field="target",
+                fix="give distributions in all or none.",
+            )
         if set(first.groups) != set(part.groups):
             raise DataError(
                 f"groups {sorted(part.groups)} here, {sorted(first.groups)} in {first.source or 'the first part'}.",
@@ -162,6 +171,9 @@ def _brief(value):
 
 
 def _scores(scores, kind):
+    if isinstance(scores, np.ma.MaskedArray):
+        raise DataError("scores are a masked array.", field=kind, fix="say what is missing: scores.filled(np.nan).")
+    scores = np.asarray(scores)  # a memory map is an array too; its rows are read as they are needed
     if scores.dtype.kind in "iu":
         scores = scores.astype(np.float64)
     if scores.dtype == np.float16:
@@ -186,7 +198,9 @@ def _scores(scores, kind):
 def _task(task, scores, target):
     if task is not None:
         one_of("Outputs", "task", task, TASKS)
-    labels_like_scores = target is not None and np.shape(target) == scores.shape and to_numpy(target).dtype.kind in "iub"
+    labels_like_scores = (
+        target is not None and np.shape(target) == scores.shape and to_numpy(target).dtype.kind in "iub"
+    )
     implied = "binary" if scores.ndim == 1 else "multilabel" if labels_like_scores else "multiclass"
     task = task or implied
     if (task == "binary") != (scores.ndim == 1):
@@ -236,23 +250,30 @@ def _target(target, scores, classes, task):
             fix=f"give a target of shape ({', '.join(map(str, want))}{',' if len(want) == 1 else ''}).",
         )
     if target.dtype.kind in "USO":
+        if task == "multilabel":
+            raise DataError("a label is there or not; names say neither.", field="target", fix="give 0/1, (n, labels).")
         target = _look_up(target, classes)
     if target.dtype.kind == "b":
         return target.astype(np.int64)
     if target.dtype.kind not in "iu":
         raise DataError(f"target is {target.dtype}.", field="target", fix="give integers, names or 0/1.")
     target = target.astype(np.int64)
-    bad = np.flatnonzero(((target < 0) | (target >= (len(classes) if task == "multiclass" else 2))).reshape(len(target), -1).any(1))
+    bad = np.flatnonzero(
+        ((target < 0) | (target >= (len(classes) if task == "multiclass" else 2))).reshape(len(target), -1).any(1)
+    )
     if len(bad):
         _refuse_labels(target, bad, classes, task)
     return target
 
 
 def _distribution(target, task):
-    bad = np.flatnonzero(~((target >= 0).reshape(len(target), -1).all(1)))
+    bad = np.flatnonzero(~(((target >= 0) & (target <= 1 + 1e-3)).reshape(len(target), -1).all(1)))
     if len(bad):
         raise DataError(
-            "a target distribution has no negative or nan entries.", field="target", rows=bad, fix="give probabilities."
+            "a floating target is a distribution, so its entries are between 0 and 1.",
+            field="target",
+            rows=bad,
+            fix="give probabilities, or class indices as integers: target.astype(int).",
         )
     if task == "multiclass":
         off = np.flatnonzero(np.abs(target.sum(1) - 1) > 1e-3)
@@ -268,17 +289,17 @@ def _distribution(target, task):
 
 def _look_up(target, classes):
     index = {name: k for k, name in enumerate(classes)}
-    names = np.array([v.decode() if isinstance(v, bytes) else str(v) for v in target.ravel()])
+    names = np.array([v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in target])
     found = np.array([index.get(name, -1) for name in names])
     bad = np.flatnonzero(found < 0)
     if len(bad):
         raise DataError(
             f"target {str(names[bad[0]])!r} is not one of the classes {_brief(classes)}.",
             field="target",
-            rows=bad // max(1, target.size // max(1, len(target))),
+            rows=bad,
             fix="give `classes` in the order of the columns, spelled as in the target.",
         )
-    return found.reshape(target.shape)
+    return found
 
 
 def _refuse_labels(target, bad, classes, task):
@@ -309,7 +330,9 @@ def _weight(weight, rows):
     weight = weight.astype(np.float64)
     bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
     if len(bad):
-        raise DataError("a weight is a finite number of at least 0.", field="weight", rows=bad, fix="0 leaves a row out.")
+        raise DataError(
+            "a weight is a finite number of at least 0.", field="weight", rows=bad, fix="0 leaves a row out."
+        )
     if not weight.any():
         raise DataError("every weight is 0.", field="weight", fix="give at least one row a weight above 0.")
     return weight

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from lastlayer._array import arange_like, as_array, floating, last_axis, namespace, take
+from lastlayer._array import as_array, floating, last_axis, namespace, take
 from lastlayer._check import DataError
 from lastlayer._row import split, subtract
 
@@ -90,7 +90,8 @@ class LogSumExp(State):
         logsumexp = max + log1p(rest)
 
     A further entry equal to the maximum counts exactly 1, also when it is +inf; ``max = -inf`` has rest 0; a nan makes both
-    nan. Any array-API array. ``merge``, with the larger maximum first: ``(m1, s1 + (1 + s2) exp(m2 - m1))``.
+    nan. Any array-API array; a block without columns is ``empty``. ``merge``, with the larger maximum first:
+    ``(m1, s1 + (1 + s2) exp(m2 - m1))``.
 
     >>> whole = np.array([3.0, 1.0, 3.0, -np.inf])
     >>> LogSumExp.of(whole[:1]).merge(LogSumExp.of(whole[1:])).value() == LogSumExp.of(whole).value()
@@ -108,8 +109,12 @@ class LogSumExp(State):
     def of(cls, block, axis=-1) -> Self:
         x = floating(block)
         xp = namespace(x)
+        x = last_axis(x, axis, xp)
         with np.errstate(all="ignore"):
-            row = split(last_axis(x, axis, xp), xp)
+            if not x.shape[-1]:
+                zero = xp.sum(x, axis=-1)
+                return cls(zero - xp.inf, zero)
+            row = split(x, xp)
             return cls(row.max + row.infinite, row.rest)
 
     def merge(self, other: Self) -> Self:
@@ -156,6 +161,9 @@ class ArgMax(State):
         x = as_array(block)
         xp = namespace(x)
         x = last_axis(x, axis, xp)
+        if not x.shape[-1]:
+            zero = xp.asarray(xp.sum(x, axis=-1))
+            return cls(zero - xp.inf, xp.full_like(zero, _NO_INDEX, dtype=xp.int64))
         index = xp.argmax(x, axis=-1)
         return cls(xp.asarray(take(x, index, xp)), xp.asarray(index + offset))
 
@@ -163,8 +171,7 @@ class ArgMax(State):
         xp = namespace(self.largest)
         mine, theirs = xp.isnan(self.largest), xp.isnan(other.largest)
         tie = (self.largest == other.largest) | (mine & theirs)
-        swap = (other.largest > self.largest) | (theirs & ~mine)
-        swap = (swap & ~(mine & ~theirs)) | (tie & (other.index < self.index))
+        swap = (other.largest > self.largest) | (theirs & ~mine) | (tie & (other.index < self.index))
         return type(self)(xp.where(swap, other.largest, self.largest), xp.where(swap, other.index, self.index))
 
     def value(self):
@@ -241,7 +248,8 @@ class Moments(State):
         share = np.divide(other.weight, weight, out=np.zeros_like(weight), where=weight > 0)
         with np.errstate(all="ignore"):
             apart = np.where((self.weight > 0) & (other.weight > 0), other.mean - self.mean, 0.0)
-            mean = np.where(self.weight > 0, self.mean + apart * share, other.mean)
+            shifted = np.where(np.isfinite(apart), self.mean + apart * share, self.mean + other.mean)
+            mean = np.where(self.weight > 0, shifted, other.mean)
             deviation = self.deviation + other.deviation + apart**2 * self.weight * share
         least, largest = np.minimum(self.least, other.least), np.maximum(self.largest, other.largest)
         return type(self)(weight, mean, deviation, least, largest)
@@ -273,7 +281,7 @@ class WeightedSum(_Sums):
     adds nothing, whatever it holds.
 
     >>> WeightedSum.of([1.0, 3.0]).value().mean
-    array(2.)
+    np.float64(2.0)
     """
 
     rows: np.ndarray
@@ -291,8 +299,8 @@ class WeightedSum(_Sums):
     def of(cls, block, weight=None) -> Self:
         x, w = _weighted_rows(block, weight)
         flat = w.reshape(len(w), -1)[:, 0] if len(w) else np.zeros(0)
-        weighted = w * x
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
+            weighted = w * x
             sums = (weighted.sum(0), (w * weighted).sum(0), (weighted * weighted).sum(0))
         return cls(np.array(len(flat)), np.array(flat.sum()), np.array((flat**2).sum()), *map(np.asarray, sums))
 
@@ -336,7 +344,7 @@ class Bins(State):
         columns = int(np.prod(c.shape[1:], dtype=np.int64))
         cell = (cell + np.arange(columns).reshape(c.shape[1:]) * count).reshape(-1)
         w = np.broadcast_to(w, c.shape)
-        add = lambda v: np.bincount(cell, v.reshape(-1), columns * count).reshape(none.weight.shape)  # noqa: E731
+        add = lambda v: _sum_in_cells(cell, v.reshape(-1), columns * count).reshape(none.weight.shape)  # noqa: E731
         return cls(none.edges, add(w), add(w * c), add(w * h), add((w * (h - c)) ** 2))
 
     def merge(self, other: Self) -> Self:
@@ -379,7 +387,7 @@ class Grid(_Sums):
         inside = ~np.isnan(values)
         flat = (column * GRID_CELLS + cells(np.where(inside, values, 0.0)))[inside]
         size = int(np.prod(columns, dtype=np.int64)) * GRID_CELLS
-        return cls(np.bincount(flat, weight[inside], size).reshape(*columns, GRID_CELLS))
+        return cls(_sum_in_cells(flat, weight[inside], size).reshape(*columns, GRID_CELLS))
 
     def value(self):
         return self.weight
@@ -415,18 +423,17 @@ class Confusion(State):
 
     @classmethod
     def of(cls, target, predicted, classes, weight=None) -> Self:
-        pair = np.asarray(target, np.int64) * classes + np.asarray(predicted)
-        weight = np.ones(len(pair)) if weight is None else np.asarray(weight, dtype=np.float64)
+        pair, weight = _weighted_rows(np.asarray(target, np.int64) * classes + np.asarray(predicted), weight, np.int64)
         return cls._of_pairs(classes, pair, weight, 0.0)
 
     @classmethod
     def _of_pairs(cls, classes, pair, weight, lost):
         if classes <= 256:
-            total = np.bincount(pair, weight, classes * classes)
+            total = _sum_in_cells(pair, weight, classes * classes)
             present = np.flatnonzero(total)
             return cls(np.array(classes), present, total[present], np.asarray(lost))
         present, where = np.unique(pair, return_inverse=True)
-        total = np.bincount(where, weight, len(present))
+        total = _sum_in_cells(where, weight, len(present))
         limit = 2048**2 if classes <= 2048 else 2**20
         if len(present) > limit:
             keep = np.sort(np.argsort(-total, kind="stable")[:limit])
@@ -448,7 +455,7 @@ class Confusion(State):
         if self.classes > 2048:
             raise ValueError(f"Confusion: {self.classes} classes make no matrix; read `heaviest(count)`.")
         k = int(self.classes)
-        return np.bincount(self.pair, self.weight, k * k).reshape(k, k)
+        return _sum_in_cells(self.pair, self.weight, k * k).reshape(k, k)
 
 
 @dataclass(frozen=True, eq=False)
@@ -484,9 +491,14 @@ class Distinct(State):
         return 1 - len(self.count) / self.count.sum() if len(self.count) else 0.0
 
 
-def _weighted_rows(block, weight):
-    """float64 rows and their weights, broadcastable to them; rows of weight 0 are gone."""
-    x = np.asarray(block, dtype=np.float64)
+def _sum_in_cells(cell, weight, count):
+    """Sum of the weights in each cell, float64 also where there are none."""
+    return np.bincount(cell, weight, count).astype(np.float64, copy=False)
+
+
+def _weighted_rows(block, weight, dtype=np.float64):
+    """Rows and their weights, broadcastable to them; rows of weight 0 are gone."""
+    x = np.asarray(block, dtype=dtype)
     if weight is None:
         return x, np.ones((len(x),) + (1,) * (x.ndim - 1))
     w = np.asarray(weight, dtype=np.float64)

@@ -61,12 +61,12 @@ def blocks(outputs: Outputs) -> Iterator[tuple[slice, np.ndarray]]:
     """Blocks of rows with a float64 logit per class; a binary logit z is the two logits (0, z)."""
     if outputs.task == "multilabel":
         raise DataError(
-            f"{len(outputs.classes)} labels per row are as many decisions; one decision per row is made here.",
+            f"{outputs.scores.shape[1]} labels per row are as many decisions; one decision per row is made here.",
             file=outputs.source,
             fix="decide each label by itself, as binary outputs: Outputs(scores[:, k], kind, target[:, k]).",
         )
     logits = outputs.logits
-    step = max(1, _BLOCK // len(outputs.classes))
+    step = max(1, _BLOCK * len(logits) // logits.size)
     for start in range(0, len(outputs), step):
         rows = slice(start, start + step)
         block = logits[rows].astype(np.float64)

@@ -65,8 +65,8 @@ class CostMatrix(Policy, name="cost_matrix"):
 
     ``costs`` is (true class, chosen class), like a confusion matrix: ``costs[k, a]`` is paid for choosing a where k is
     true. Of equally cheap classes the first is chosen. ``review`` is one number, or one per true class, or None: then
-    every row that has a class is accepted. Costs are at least 0, so that expected costs are sums of terms of one sign and
-    keep their digits in the tails. ``classes`` names the rows and columns; given, outputs with others are refused.
+    every row that has a class is accepted. Costs are at least 0, so that expected costs are sums of terms of one sign
+    and keep their digits in the tails. ``classes`` names the rows and columns; outputs with others are then refused.
 
     >>> costs = CostMatrix([[0, 1], [20, 0]])  # calling class 1 a 0 is the dear error
     >>> costs(Outputs([-2.0, -4.0], "logits")).index
@@ -83,8 +83,8 @@ class CostMatrix(Policy, name="cost_matrix"):
             raise ValueError(f"CostMatrix: costs are (true class, chosen class), K by K; these are {shape(costs)}.")
         if (costs == costs[:, :1]).all():
             raise ValueError(
-                "CostMatrix: every decision costs the same, whatever is true: every column of costs is equal, so there is "
-                "nothing to decide."
+                "CostMatrix: the columns of costs are all equal: whatever is true, every decision costs the same, so "
+                "there is nothing to decide."
             )
         object.__setattr__(self, "costs", costs)
         if self.review is not None:
@@ -99,6 +99,10 @@ class CostMatrix(Policy, name="cost_matrix"):
             if len(names) != len(costs) or len(set(names)) != len(names):
                 raise ValueError(f"CostMatrix: {len(costs)} different class names are wanted, not {', '.join(names)}.")
             object.__setattr__(self, "classes", names)
+
+    def __repr__(self):
+        review = "" if self.review is None else f", review={self.review.tolist()}"
+        return f"CostMatrix({len(self.costs)} classes{review})"
 
     def __call__(self, outputs: Outputs) -> Decisions:
         self._check_classes(outputs)
@@ -133,15 +137,15 @@ class CostMatrix(Policy, name="cost_matrix"):
                 f"the cost matrix is for {mine}, these outputs have {_brief(names)}.",
                 file=outputs.source,
                 field="classes",
-                fix="give costs for these classes in this order; read_costs(path, outputs.classes) orders them by name.",
+                fix="give costs for these classes in their order; read_costs(path, outputs.classes) sorts by name.",
             )
 
 
 def read_costs(costs: str | Path, classes: Sequence[str]) -> Cost | CostMatrix:
     """The costs that ``--cost`` names: ``wrong=10,review=1``, or a CSV file with one cost per pair of classes.
 
-    What ends in ``.csv`` is a file: class names in the header (the chosen class) and in the first column (the true one),
-    in any order, and optionally a column ``review``. Every class must be there and no other.
+    What ends in ``.csv`` is a file: class names in the header (the chosen class) and in the first column (the true
+    one), in any order, and optionally a column ``review``. Every class must be there and no other.
 
     >>> read_costs("wrong=10,review=1", ["cat", "dog"])
     Cost(wrong=10.0, review=1.0)
@@ -238,8 +242,8 @@ def _numbers(parameter, values):
         raise ValueError(f"CostMatrix: {parameter} are numbers in a regular table.") from None
     if not (np.isfinite(array) & (array >= 0)).all():
         raise ValueError(
-            f"CostMatrix: {parameter} are finite numbers of at least 0; a gain is a cost of 0 with the other costs of that "
-            "true class raised by as much."
+            f"CostMatrix: {parameter} are finite numbers of at least 0; a gain is a cost of 0 with the other costs of "
+            "that true class raised by as much."
         )
     array.flags.writeable = False
     return array

@@ -23,10 +23,10 @@ _JSON_WORDS = {"inf": "Infinity", "-inf": "-Infinity"}
 class Summary(NamedTuple):
     """What the decisions amount to, per row that counts; ``None`` where the true classes or the costs are not known.
 
-    ``error_high`` bounds the error of accepted rows from above with ``confidence`` (Clopper-Pearson). It holds for a policy
-    that was fixed before these rows were seen. With unequal weights it stands on the effective number of rows,
-    ``sum(w)^2 / sum(w^2)``, and is approximate. ``..._all`` is what accepting every row would give; rows without a class
-    are reviewed there too, and enter no cost where a review has none.
+    ``error_high`` bounds the error of accepted rows from above with ``confidence`` (Clopper-Pearson). It holds for a
+    policy that was fixed before these rows were seen. With unequal weights it stands on the effective number of rows,
+    ``sum(w)^2 / sum(w^2)``, and is approximate. ``error_all`` and ``cost_all`` are what accepting every row would give;
+    rows without a class are reviewed there too, and enter no cost where a review has none.
     """
 
     rows: int
@@ -61,7 +61,7 @@ class Decisions:
     weight: np.ndarray | None
 
     @classmethod
-    def of(cls, outputs: Outputs, policy, accept, choice, expected_cost=None) -> "Decisions":
+    def of(cls, outputs, policy, accept, choice, expected_cost=None) -> "Decisions":
         """The decisions of ``policy`` for the rows of ``outputs``; ids default to row numbers."""
         return cls(
             ids=np.arange(len(outputs)) if outputs.ids is None else _plain(outputs.ids),
@@ -162,10 +162,10 @@ class Decisions:
 
         >>> from lastlayer.decide import Cost
         >>> file = io.BytesIO()
-        >>> Cost(wrong=10, review=1)(Outputs([3.0, np.nan], "logits", classes=["no", "yes"])).dump(file, "csv")
-        >>> print(file.getvalue().decode())
+        >>> Cost(wrong=10, review=1)(Outputs([0.0, np.nan], "logits", classes=["no", "yes"])).dump(file, "csv")
+        >>> print(file.getvalue().decode().strip())
         id,action,class,log_odds,prob,expected_cost
-        0,accept,yes,3.0,0.9525741268224...,0.4742587317756...
+        0,review,no,0.0,0.5,1.0
         1,review,,,,1.0
         """
         _WRITERS[_check_form("Decisions.dump", form)](self, file)

@@ -62,8 +62,7 @@ class Policy:
 
 
 def _plain(value):
-    if isinstance(value, np.ndarray):
-        return value.tolist()
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
     if isinstance(value, float) and math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return value

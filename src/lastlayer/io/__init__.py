@@ -4,7 +4,6 @@ What the columns are called stands in ``_fields.py``. Formats are chosen by suff
 and csv, tsv, jsonl, which may also end in ``.gz``.
 """
 
-import difflib
 import importlib
 import io
 import os
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lastlayer._check import DataError, one_of
+from lastlayer.io import objects
 from lastlayer.io._fields import Wanted, assemble, target_of
 from lastlayer.io.atomic import atomic_writer
 from lastlayer.outputs import KINDS, TASKS
@@ -62,7 +62,8 @@ def load(
     In tables the target is looked up among the classes first, and is an index where no value is a class name. A table
     with one score column is binary; its negative class is the one other name in the target, else ``not_<positive>``.
 
-    >>> load({"logits": [[2.0, 0.5], [0.1, 1.0]], "target": [0, 1], "classes": ["cat", "dog"]})
+    >>> import lastlayer as ll
+    >>> ll.load({"logits": [[2.0, 0.5], [0.1, 1.0]], "target": [0, 1], "classes": ["cat", "dog"]})
     Outputs(2 rows, 2 classes, logits float64, labelled)
     """
     for parameter, value, allowed in (
@@ -77,11 +78,11 @@ def load(
     if target_file is not None:
         with _opened(target_file, None) as columns:
             target, target_key = target_of(columns, target_key), None
+    if target is not None:
+        target = objects.array("target", target)
     is_file = isinstance(source, str | os.PathLike)
     wanted = Wanted(kind, split, scores_key, target_key, target, classes, task, str(source) if is_file else None)
     if not is_file:
-        from lastlayer.io import objects
-
         return assemble(objects.read(source), wanted)
     with _opened(source, format) as columns:
         return assemble(columns, wanted)
@@ -91,12 +92,13 @@ def save(outputs, path, *, force=True, format=None):
     """Write ``outputs`` to ``path`` in the format of its suffix, whole or not at all, and return the path.
 
     ``-`` is standard output, as JSON lines unless ``format`` says otherwise. ``force=False`` refuses to replace a file.
-    CSV and JSONL keep values, not dtypes (float32 comes back as the same numbers in float64), and of a binary table
-    without negatives not the name of the negative class.
+    CSV and JSONL keep values, not dtypes (float32 comes back as the same numbers in float64), and the name of a binary
+    negative class only where the target spells it.
 
-    >>> import tempfile, pathlib
-    >>> outputs = Outputs([[2.0, 0.5], [0.1, 1.0]], "logits", target=[0, 1], classes=["cat", "dog"])
-    >>> load(save(outputs, pathlib.Path(tempfile.mkdtemp()) / "valid.npz")).classes
+    >>> import pathlib, tempfile
+    >>> import lastlayer as ll
+    >>> outputs = ll.Outputs([[2.0, 0.5], [0.1, 1.0]], "logits", target=[0, 1], classes=["cat", "dog"])
+    >>> ll.load(ll.save(outputs, pathlib.Path(tempfile.mkdtemp()) / "valid.npz")).classes
     ('cat', 'dog')
     """
     if format is not None:
@@ -143,6 +145,8 @@ def _bytes(path):
 
 
 def _near(path):
+    import difflib
+
     try:
         names = os.listdir(path.parent)
     except OSError:
@@ -153,7 +157,7 @@ def _near(path):
 
 def _format(path):
     name = path.name.lower()
-    form = max((form for form in _MODULES if name.endswith(f".{form}")), key=len, default=None)
+    form = next((form for form in _MODULES if name.endswith(f".{form}")), None)
     if form is not None:
         return form
     if name.endswith(_PICKLES):

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lastlayer._array import to_numpy
 from lastlayer._check import DataError, shape
 from lastlayer.io._target import class_pair, look_up, refuse_missing
 from lastlayer.outputs import KINDS, TASKS, Kind, Outputs, Task
@@ -65,14 +64,14 @@ class Arrays:
 
     typed = True
 
-    def __init__(self, names, get: Callable[[str], np.ndarray], outline, declared=None):
+    def __init__(self, names, get: Callable[[str], np.ndarray], outline, declared: Mapping[str, Any] | None = None):
         self.names, self._get, self.outline = tuple(names), get, outline
         if declared is None:
             # npz files and dictionaries keep their metadata among the arrays.
-            declared = {name: get(name) for name in ("classes", "task") if name in self.names}
-            if "task" in declared:
-                declared["task"] = str(declared["task"])
-        self.declared = declared
+            declared = {"classes": get("classes")} if "classes" in self.names else {}
+            if "task" in self.names:
+                declared["task"] = str(get("task"))
+        self.declared: Mapping[str, Any] = declared
 
     def read(self, numbers, others):
         return {name: self._get(name) for name in (*numbers, *others)}
@@ -109,7 +108,7 @@ def assemble(source, wanted):
 
     task = wanted.task or source.declared.get("task")
     values = _score_array(columns, scores, task)
-    labels = _label_array(columns, target) if wanted.target is None else to_numpy(wanted.target)
+    labels = _label_array(columns, target) if wanted.target is None else wanted.target
     classes = _class_names(source, wanted, scores, labels)
     if labels is not None and wanted.target is None:
         refuse_missing(labels)
@@ -131,6 +130,7 @@ def assemble(source, wanted):
 
 def target_of(source, key):
     """The one target that a target file holds: under ``key``, a usual name, or the only name there is."""
+    _check_names(source)
     names = [key] if key else [name for name in TARGETS if name in source.names] or list(source.names)
     if len(names) != 1 or names[0] not in source.names:
         raise DataError(
@@ -146,7 +146,7 @@ def target_of(source, key):
 def _find_scores(source, wanted):
     declared = source.declared.get("kind")
     if wanted.scores_key is not None:
-        return _foreign_scores(source, wanted, wanted.kind or declared)
+        return _foreign_scores(source, wanted, declared)
     found = {}
     for kind in PREFIX:
         if wanted.name(kind) in source.names:
@@ -164,12 +164,13 @@ def _find_scores(source, wanted):
         raise _no_scores(source, wanted)
     there = " and ".join(f"{kind} ({_brief(scores.columns)})" for kind, scores in found.items())
     if kind is not None:
-        first = next(iter(found.values())).columns[0]
+        other = next(iter(found.values()))
+        key = other.columns[0].removesuffix(other.classes[0] if other.classes else "")
         raise DataError(
             f"the scores are said to be {kind}, but the file says {there}.",
-            field=first,
-            fix=f"leave --kind out, or say that the name is wrong: --scores-key {first} --kind {kind} "
-            f"(in Python: scores_key={first!r}, kind={kind!r}).",
+            field=key,
+            fix=f"leave --kind out, or say that the name is wrong: --scores-key {key} --kind {kind} "
+            f"(in Python: scores_key={key!r}, kind={kind!r}).",
         )
     if len(found) > 1:
         raise DataError(
@@ -180,10 +181,12 @@ def _find_scores(source, wanted):
     return next(iter(found.values()))
 
 
-def _foreign_scores(source, wanted, kind):
+def _foreign_scores(source, wanted, declared):
     """The scores under a name of the user's own: an array's, or what the columns of the classes begin with."""
     key = wanted.scores_key
-    kind = kind or next((k for k in PREFIX if key in (k, PREFIX[k]) or key.endswith(f"_{k}")), None)
+    named = _split_and_kind(key)
+    implied: Kind | None = named[1] if named else next((k for k, prefix in PREFIX.items() if key in (k, prefix)), None)
+    kind = wanted.kind or declared or implied
     if key in source.names:
         return Scores(kind, [key], None)
     columns = [name for name in source.names if name.startswith(key)]
@@ -254,7 +257,7 @@ def _score_array(columns, scores, task):
                 fix='say so: --task binary (in Python: task="binary"), or give a column per class.',
             )
         values = values[:, 0]
-    if values.dtype.kind == "f" and values.size and np.isnan(values[0]).any():
+    if values.dtype.kind == "f" and values.ndim and values.size and np.isnan(values[0]).any():
         if np.isnan(values).reshape(len(values), -1).any(1).all():
             raise DataError(
                 f"all {len(values)} rows hold nan.", field=scores.columns[0], fix="check how the scores were computed."
@@ -300,14 +303,17 @@ def _check_names(source):
         raise DataError(f"class names have shape {np.shape(classes)}.", field="classes", fix="give a list of names.")
 
 
-def _splits(names):
-    """What stands before ``_logits`` and its like; ``log_probs`` is a foreign name, not a split called "log"."""
-    found = {name.removesuffix(f"_{kind}") for name in names for kind in KINDS if name.endswith(f"_{kind}")}
-    return sorted(found - {"", "log"})
+def _split_and_kind(name) -> tuple[str, Kind] | None:
+    """``("val", "logits")`` of ``val_logits``; ``log_probs`` is a foreign name, not the ``probs`` of a split "log"."""
+    for kind in PREFIX:
+        split = name.removesuffix(f"_{kind}")
+        if split not in (name, "", "log"):
+            return split, kind
+    return None
 
 
 def _no_scores(source, wanted):
-    splits = _splits(source.names)
+    splits = sorted({found[0] for name in source.names if (found := _split_and_kind(name))})
     if wanted.split is not None:
         there = f"the splits are {', '.join(splits)}" if splits else f"there are no splits, only {_listed(source)}"
         choice = f"--split {'|'.join(splits)}" if splits else "leave --split out, or name the arrays with --scores-key."

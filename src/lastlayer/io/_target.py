@@ -44,7 +44,7 @@ def look_up(target, classes):
 def refuse_missing(target):
     """Refuse empty texts and nan, which is what a missing value becomes."""
     absent = target == "" if target.dtype.kind == "U" else np.isnan(target) if target.dtype.kind == "f" else None
-    if absent is not None and absent.any():
+    if absent is not None and absent.ndim and absent.any():
         rows = np.flatnonzero(absent.reshape(len(target), -1).any(axis=1))
         raise DataError(
             f"the target is missing in {len(rows)} of {len(target)} rows.",

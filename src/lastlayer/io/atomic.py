@@ -1,8 +1,7 @@
 """Writing a file whole or not at all, for every part of the library that writes one."""
 
 import os
-import secrets
-import shutil
+import stat
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,7 +50,7 @@ def atomic_writer(path, *, force=True):
 @contextmanager
 def _replacing(path):
     target = Path(os.path.realpath(path))  # a link stays a link; the file it points to is replaced
-    unfinished = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
+    unfinished = target.with_name(f".{target.name[:200]}.{os.urandom(6).hex()}.tmp")
     try:
         # "xb", not tempfile: the file gets the mode that the user's umask gives, not 0600.
         with open(unfinished, "xb") as file:
@@ -59,7 +58,7 @@ def _replacing(path):
             file.flush()
             os.fsync(file.fileno())
         if target.exists():
-            shutil.copymode(target, unfinished)
+            os.chmod(unfinished, stat.S_IMODE(target.stat().st_mode))
         os.replace(unfinished, target)
     except BaseException:
         with suppress(OSError):

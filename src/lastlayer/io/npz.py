@@ -116,7 +116,7 @@ def _header(file, size):
     need, have = dtype.itemsize * math.prod(dims), size - header.length
     if need != have:
         raise DataError(
-            f"the header claims {dims} of {dtype}, {need} bytes, but {have} follow.", fix="write the file again."
+            f"the header claims {dims!s:.80} of {dtype}, but {have} bytes follow.", fix="write the file again."
         )
     if need == 0:
         raise DataError(f"the array is empty, {dims}.", fix="check how the file was written.")

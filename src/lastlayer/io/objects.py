@@ -1,6 +1,7 @@
 """Objects in memory: arrays and tensors of any library, tables, dictionaries of arrays, lists."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from lastlayer.io._fields import Arrays, bare
 def read(source):
     """The columns of an object: a table's or a dictionary's by name, an array's or a list's as the scores."""
     if isinstance(source, Mapping):
-        arrays = {str(name): _array(str(name), values) for name, values in source.items()}
+        arrays = {str(name): array(str(name), values) for name, values in source.items()}
         return Arrays(arrays, arrays.__getitem__, lambda name: (arrays[name].dtype, arrays[name].shape))
     if hasattr(source, "__arrow_c_stream__") and not _is_column(source):
         from lastlayer.io.parquet import read_table
@@ -22,7 +23,7 @@ def read(source):
         from lastlayer.io.text import Records
 
         return Records(enumerate(source))
-    return bare(_array("scores", source))
+    return bare(array("scores", source))
 
 
 def _is_column(source):
@@ -30,19 +31,20 @@ def _is_column(source):
     return hasattr(source, "__array__") and len(getattr(source, "shape", (0,))) == 1
 
 
-def _array(name, values):
+def array(name, values: Any):
+    """One array of numbers, texts or truth values, whatever library it comes from."""
     if isinstance(values, list | tuple) and any(hasattr(row, "shape") for row in values):
         values = [to_numpy(row) for row in values]
     try:
-        array = to_numpy(values)
+        values = to_numpy(values)
+        if values.dtype.kind == "S":
+            return np.strings.decode(values, "utf-8")
     except ValueError as error:
         raise DataError(
-            f"rows differ in length: {str(error).splitlines()[0]}",
-            field=name,
-            fix="give every row one number per class.",
+            f"is no array: {str(error).splitlines()[0]}", field=name, fix="give rows of one length."
         ) from None
-    if array.dtype == object and all(isinstance(value, str) for value in array.ravel().tolist()):
-        return array.astype(np.str_)
-    if array.dtype.kind not in "fiubUS":
-        raise DataError(f"{array.dtype} is not read.", field=name, fix="give numbers, texts or truth values.")
-    return array
+    if values.dtype == object and all(isinstance(value, str) for value in values.ravel().tolist()):
+        return values.astype(np.str_)
+    if values.dtype.kind not in "fiubU":
+        raise DataError(f"{values.dtype} is not read.", field=name, fix="give numbers, texts or truth values.")
+    return values

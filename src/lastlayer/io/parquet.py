@@ -14,19 +14,25 @@ import numpy as np
 from lastlayer._check import DataError, require
 from lastlayer.io._fields import columns_of, refuse_surrogates, text_array
 
-_ROWS_PER_BYTE = 1024  # more rows than this in a byte of file are a claim, not data
+_BATCH = 1 << 16
 
 
 def read(file, form):
     """The columns of an open parquet file; only those asked for are read."""
+    pa = require("pyarrow", "tables", "reading parquet")
     pq = require("pyarrow.parquet", "tables", "reading parquet")
-    size = file.seek(0, 2)
     with _arrow():
         parquet = pq.ParquetFile(file)
         schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
-    if rows > size * _ROWS_PER_BYTE:
-        raise DataError(f"claims {rows} rows in {size} bytes.", fix="write the file again, or copy it again.")
-    return _Columns(schema, rows, lambda names: parquet.read(columns=names))
+
+    def fetch(names):
+        # Whole row groups are allocated by the number of rows they claim; batches are not, and are as fast.
+        table = pa.Table.from_batches(parquet.iter_batches(_BATCH, columns=names))
+        if table.num_rows != rows:
+            raise DataError(f"claims {rows} rows and holds {table.num_rows}.", fix="write or copy the file again.")
+        return table
+
+    return _Columns(schema, rows, fetch)
 
 
 def read_table(table):
@@ -57,6 +63,8 @@ class _Columns:
 
     def read(self, numbers, others):
         names = [*numbers, *others]
+        if self._rows == 0:
+            raise DataError("no rows.", fix="check how it was written.")
         with _arrow():
             table = self._fetch(names)
             return {name: _array(name, table.column(name)) for name in names}
@@ -116,11 +124,11 @@ def _array(name, column):
     from pyarrow import types
 
     kind = column.type
-    if types.is_dictionary(kind):
+    if types.is_dictionary(kind) and not _is_text(kind.value_type):
         return _array(name, column.cast(kind.value_type))
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if _is_list(kind) and not _is_list(kind.value_type):
         widths = pyarrow.compute.call_function("list_value_length", [column]).to_numpy().astype(np.float64)
-        odd = np.flatnonzero(~(widths == widths[0])) if len(widths) else widths
+        odd = np.flatnonzero(~(widths == widths[0]))
         if len(odd):
             found = "no list" if np.isnan(widths[odd[0]]) else f"{widths[odd[0]]:.0f} values"
             raise DataError(
@@ -134,6 +142,18 @@ def _array(name, column):
         return column.cast("float64").to_numpy()
     if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
         return column.to_numpy()
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+    if types.is_dictionary(kind) or _is_text(kind):
         return text_array(name, ["" if text is None else text for text in column.to_pylist()])
     raise DataError(f"a column of {kind} is not read.", field=name, fix="store numbers, texts or lists of numbers.")
+
+
+def _is_list(kind):
+    from pyarrow import types
+
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _is_text(kind):
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)

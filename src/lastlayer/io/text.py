@@ -87,7 +87,7 @@ class _Csv(_Rows):
             header = next(self._rows, None)
         if not header:
             raise DataError("empty: not even a header line.", field="header", fix="check how the file was written.")
-        self.names = [name.strip() for name in header]
+        self.names = [name.lstrip() for name in header]  # a class may end in a blank, none begins the cell
 
     def blocks(self, names):
         index = [self.names.index(name) for name in names]

@@ -2,14 +2,15 @@
 
 A public function is decorated with `dispatched`; its body is the formula. When its first argument is a concrete array
 that a row of the table names, the kernel of that row runs instead, and must give what the formula gives
-(``tests/kernels`` runs every row against its formula). The choice depends on the function, the dtype, the device and the
-number of classes, never on the number of rows, the layout, the threads or what is compiled, so that a row of data has
-the same bits whatever its neighbours. Kernels are named by dotted strings and imported on first use; nothing else
+(``tests/kernels`` runs every row against its formula). The choice depends on the function, the dtype, the device and
+the number of classes, never on the number of rows, the layout, the threads or what is compiled, so that a row of data
+has the same bits whatever its neighbours. Kernels are named by dotted strings and imported on first use; nothing else
 imports them.
 """
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -77,14 +78,14 @@ def dispatched(formula):
 
     The formulas are written for limits, so NumPy's warnings about infinities say nothing and are off inside.
     """
-    name = formula.__name__
+    name, first = formula.__name__, next(iter(inspect.signature(formula).parameters))
 
     @functools.wraps(formula)
-    def front(array, *args, **kwargs):
-        kernel = choose(name, array)
+    def front(*args, **kwargs):
+        kernel = choose(name, args[0] if args else kwargs.get(first))
         if kernel is not None:
-            return kernel(array, *args, **kwargs)
+            return kernel(*args, **kwargs)
         with np.errstate(all="ignore"):
-            return formula(array, *args, **kwargs)
+            return formula(*args, **kwargs)
 
     return front

@@ -2,13 +2,11 @@
 
 import math
 
-import numpy as np
-
-from lastlayer._array import as_array, dtype_name, floating, is_torch, namespace, take
+from lastlayer._array import arange_like, as_array, dtype_name, floating, namespace, readable, take
 from lastlayer._check import one_of, shape
+from lastlayer._row import class_index, prepare, split, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer._row import prepare, split
 from lastlayer.transform.sigmoid import softplus
 from lastlayer.transform.softmax import surprise
 
@@ -19,7 +17,7 @@ def cross_entropy(
     target: Int[Array, "*batch"] | Float[Array, "*batch classes"],
     *,
     label_smoothing: float = 0.0,
-    class_weight: Float[Array, "classes"] | None = None,
+    class_weight: Float[Array, " classes"] | None = None,
     valid: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch"]:
     """Cross-entropy of ``target`` under ``softmax(logits)``, one number per row.
@@ -34,7 +32,7 @@ def cross_entropy(
     exactly 0, whatever it holds. Half precision comes out in float32.
 
     >>> cross_entropy(np.array([[2.0, 1.0, 0.1], [40.0, 0.0, 0.0]]), np.array([0, 0]))
-    array([4.17030e-01, 8.49671e-18])
+    array([4.17030016e-01, 8.49670851e-18])
     """
     x, xp = prepare(logits, -1)
     target = as_array(target, like=x)
@@ -42,31 +40,39 @@ def cross_entropy(
         raise ValueError(f"cross_entropy: label_smoothing is between 0 and 1, not {label_smoothing!r}.")
     soft = dtype_name(target).startswith(("float", "bfloat"))
     _check_target(x, target, soft)
-    keep = None if valid is None else xp.astype(as_array(valid, like=x), xp.bool)
+    keep = None if valid is None else _aligned("cross_entropy", "valid", valid, "row of logits", x[..., 0], xp.bool)
     scale = None
     if class_weight is not None:
-        class_weight = floating(class_weight, like=x)
-        if tuple(class_weight.shape) != (x.shape[-1],):
-            raise ValueError(
-                f"cross_entropy: one weight per class. logits {shape(x)} have {x.shape[-1]} classes, "
-                f"class_weight is {shape(class_weight)}."
-            )
-    if not soft:
-        target = _in_range(x, target, keep, xp)
-        if class_weight is not None:
-            scale = xp.astype(xp.take(class_weight, xp.reshape(target, (-1,)), axis=0), x.dtype)
-            scale = xp.reshape(scale, target.shape)
-            keep = scale != 0 if keep is None else keep & (scale != 0)
+        scale = _aligned("cross_entropy", "class_weight", class_weight, "class", arange_like(x, xp), x.dtype)
+    if soft:
+        target = xp.astype(target, x.dtype)
+        if scale is not None:
+            target = target * scale
+            scale = total(target, xp)
+    else:
+        target = target if keep is None else xp.where(keep, target, xp.zeros_like(target))
+        target, x = class_index("cross_entropy", "target", target, x, xp)
+        if scale is not None:
+            scale = xp.reshape(xp.take(scale, xp.reshape(target, (-1,)), axis=0), target.shape)
+    if scale is not None:
+        keep = scale != 0 if keep is None else keep & (scale != 0)
+    return _per_row(x, target, soft, label_smoothing, scale, keep, xp)
+
+
+def _per_row(x, target, soft, label_smoothing, scale, keep, xp):
+    """The loss of checked arguments: ``scale`` multiplies a row, and rows outside ``keep`` are never looked at."""
     if keep is not None:
         x = xp.where(keep[..., None], x, xp.zeros_like(x))
+        target = xp.where(keep[..., None], target, xp.zeros_like(target)) if soft else target
     row = split(x, xp)
-    loss = _soft(row, target, class_weight, keep) if soft else _hard(row, target)
+    loss = _weighed_sum(target, surprise(row), xp) if soft else _hard(row, target)
+    loss = loss if soft or scale is None else loss * scale
     if label_smoothing:
-        allowed = xp.astype(row.x != -xp.inf, x.dtype)
-        uniform = _times(allowed, surprise(row), xp) / xp.sum(allowed, axis=-1)
+        allowed = xp.astype(x != -xp.inf, x.dtype)
+        uniform = _weighed_sum(allowed, surprise(row), xp) / total(allowed, xp)
+        uniform = uniform if scale is None else uniform * scale
         loss = uniform if label_smoothing == 1 else (1 - label_smoothing) * loss + label_smoothing * uniform
     loss = xp.where(row.max == -xp.inf, xp.full_like(loss, xp.nan), loss)
-    loss = loss if scale is None else loss * scale
     return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
 
 
@@ -77,18 +83,23 @@ def _hard(row, target):
     return xp.where(target == row.top, xp.log1p(row.rest_from_top()), elsewhere)
 
 
-def _soft(row, target, class_weight, keep):
-    xp = row.xp
-    q = xp.astype(target, row.x.dtype)
-    q = q if class_weight is None else q * xp.astype(class_weight, row.x.dtype)
-    q = q if keep is None else xp.where(keep[..., None], q, xp.zeros_like(q))
-    return _times(q, surprise(row), xp)
+def _weighed_sum(weight, cost, xp):
+    """``sum_k weight_k cost_k`` with ``0 * inf = 0``."""
+    return total(_weighed(weight, cost, xp), xp)
 
 
-def _times(q, cost, xp):
-    """``sum_k q_k cost_k`` with ``0 * inf = 0``, in value and in gradient."""
-    none = q == 0
-    return xp.sum(xp.where(none, xp.zeros_like(cost), q * xp.where(none, xp.zeros_like(cost), cost)), axis=-1)
+def _weighed(weight, cost, xp):
+    """``weight * cost`` with ``0 * inf = 0``, in value and in gradient."""
+    free = (weight == 0) & (cost == xp.inf)
+    return weight * xp.where(free, xp.zeros_like(cost), cost)
+
+
+def _aligned(function, name, array, each, like, dtype):
+    """``array`` as ``dtype`` in the library of ``like``, after checking that the two have one shape."""
+    array = as_array(array, like=like)
+    if tuple(array.shape) != tuple(like.shape):
+        raise ValueError(f"{function}: one {name} per {each}, {shape(like)}; {name} is {shape(array)}.")
+    return namespace(like).astype(array, dtype)
 
 
 def _check_target(x, target, soft):
@@ -109,29 +120,6 @@ def _check_target(x, target, soft):
         )
 
 
-def _in_range(x, target, keep, xp):
-    """Indices to gather with: rows that do not count point at class 0; others outside the classes are refused.
-
-    Only NumPy arrays and PyTorch CPU tensors are looked at: a traced or a GPU array would have to be waited for.
-    """
-    target = xp.astype(target, xp.int64 if xp is np or is_torch(target) else target.dtype)
-    if keep is not None:
-        target = xp.where(keep, target, xp.zeros_like(target))
-    if isinstance(target, np.ndarray | np.generic) or (is_torch(target) and type(target).__name__ == "Tensor" and _is_plain_cpu(target)):
-        wrong = (target < 0) | (target >= x.shape[-1])
-        if bool(xp.any(wrong)):
-            value = int(target[wrong].reshape(-1)[0]) if target.ndim else int(target)
-            hint = " Ignored rows are said aloud: valid=target != -100." if value == -100 else ""
-            raise ValueError(f"cross_entropy: target {value} is not one of the {x.shape[-1]} classes of logits.{hint}")
-    return target
-
-
-def _is_plain_cpu(tensor):
-    import torch
-
-    return tensor.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-
-
 @dispatched
 def binary_cross_entropy(
     logits: Float[Array, "*batch"],
@@ -145,36 +133,36 @@ def binary_cross_entropy(
         binary_cross_entropy = pos_weight * y * softplus(-z) + (1 - y) * softplus(z)
 
     ``y`` is bool, 0/1, or a floating probability; ``0 * inf = 0``, so ``z = inf`` costs 0 for y = 1 and ``inf`` for
-    y = 0. For multilabel logits ``(*batch, labels)`` sum the result over the labels. An entry that is not ``valid`` gives 0
-    with gradient exactly 0, whatever it holds.
+    y = 0. For multilabel logits ``(*batch, labels)`` sum the result over the labels; ``pos_weight`` is a number or one
+    per label. An entry that is not ``valid`` gives 0 with gradient exactly 0, whatever it holds.
 
     >>> binary_cross_entropy(np.array([40.0, -40.0, 0.0]), np.array([1, 1, 0]))
     array([4.24835426e-18, 4.00000000e+01, 6.93147181e-01])
     """
     x = floating(logits)
     xp = namespace(x)
-    y = xp.astype(as_array(target, like=x), x.dtype)
-    if tuple(y.shape) != tuple(x.shape):
-        raise ValueError(
-            f"binary_cross_entropy: one target per logit. logits are {shape(x)}, target is {shape(y)}."
-        )
+    y = _aligned("binary_cross_entropy", "target", target, "logit", x, x.dtype)
     if valid is not None:
-        keep = xp.astype(as_array(valid, like=x), xp.bool)
+        keep = _aligned("binary_cross_entropy", "valid", valid, "logit", x, xp.bool)
         x, y = xp.where(keep, x, xp.zeros_like(x)), xp.where(keep, y, xp.zeros_like(y))
-    if isinstance(y, np.ndarray | np.generic) and bool(np.any((y < 0) | (y > 1))):
-        value = y[(y < 0) | (y > 1)].reshape(-1)[0] if y.ndim else y
+    outside = (y < 0) | (y > 1)
+    if readable(y) and bool(xp.any(outside)):
+        value = float(y[outside][0] if y.ndim else y)
         raise ValueError(f"binary_cross_entropy: target is 0, 1 or between, not {value:g}; for -1/+1 write target > 0.")
-    positive = y if pos_weight is None else y * floating(pos_weight, like=x)
+    positive = y
+    if pos_weight is not None:
+        positive = y * xp.astype(as_array(pos_weight, like=x), x.dtype)
+        if tuple(positive.shape) != tuple(x.shape):
+            raise ValueError(
+                f"binary_cross_entropy: pos_weight is a number or one per label, the last axis of logits. logits are "
+                f"{shape(x)}, pos_weight makes them {shape(positive)}."
+            )
     loss = _weighed(positive, softplus(-x), xp) + _weighed(1 - y, softplus(x), xp)
+    loss = xp.where(outside, xp.nan, loss)
     return loss if valid is None else xp.where(keep, loss, xp.zeros_like(loss))
 
 
-def _weighed(weight, cost, xp):
-    """``weight * cost`` with ``0 * inf = 0``."""
-    zero = xp.zeros_like(cost)
-    return xp.where(weight == 0, zero, weight * xp.where(weight == 0, zero, cost))
-
-
+@dispatched
 def mean(
     losses: Float[Array, "*batch"],
     valid: Bool[Array, "*batch"] | None = None,
@@ -194,12 +182,13 @@ def mean(
     one_of("mean", "empty", empty, ("nan", "zero", "raise"))
     x = floating(losses)
     xp = namespace(x)
-    w = xp.ones_like(x) if weight is None else xp.astype(as_array(weight, like=x), x.dtype)
+    w = xp.ones_like(x) if weight is None else _aligned("mean", "weight", weight, "loss", x, x.dtype)
     if valid is not None:
-        w = xp.where(xp.astype(as_array(valid, like=x), xp.bool), w, xp.zeros_like(w))
-    total = xp.sum(w)
-    if empty == "raise" and bool(total == 0):
+        w = xp.where(_aligned("mean", "valid", valid, "loss", x, xp.bool), w, xp.zeros_like(w))
+    mass = xp.sum(w)
+    none = mass == 0
+    if empty == "raise" and bool(none):
         raise ValueError("mean: no row counts: every one is not valid or weighs 0.")
-    none = total == 0
-    average = xp.sum(_weighed(w, x, xp)) / xp.where(none, xp.ones_like(total), total)
+    counted = xp.where(w == 0, xp.zeros_like(x), x)
+    average = xp.sum(w * counted) / xp.where(none, xp.ones_like(mass), mass)
     return xp.where(none, xp.full_like(average, 0.0 if empty == "zero" else math.nan), average)

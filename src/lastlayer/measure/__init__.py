@@ -2,6 +2,7 @@
 
 from lastlayer.measure.evaluation import Evaluation as Evaluation
 from lastlayer.measure.evaluation import evaluate as evaluate
+from lastlayer.measure.evaluation import merge as merge
 from lastlayer.measure.metric import Metric as Metric
 from lastlayer.measure.scores import accuracy as accuracy
 from lastlayer.measure.scores import average_precision as average_precision

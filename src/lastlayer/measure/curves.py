@@ -53,24 +53,35 @@ def average_precision_of(positive, negative, n, per_weight=1.0, exact=True) -> M
     hits, misses = np.cumsum(here), np.cumsum(others)
     some = here > 0
     ap = float((here[some] * hits[some] / (hits[some] + misses[some])).sum() / p)
-    bound = 0.0 if exact else _ap_bound(here, others, hits, misses, p)
+    bound = 0.0 if exact else _ap_bound(here, others, hits, misses, per_weight == 1) / p
     rows = p * per_weight
     return on_logit_scale(ap, np.sqrt(ap * (1 - ap) / rows), n, rows, bound)
 
 
-def _ap_bound(here, others, hits, misses, p):
-    """Half the distance between the best and the worst order within every cell."""
+def _ap_bound(here, others, hits, misses, unit):
+    """How far the sum over levels may be from any order, ties included, within every cell.
+
+    With ``h`` hits and ``f`` misses up to its end, a positive of a cell has precision ``h / (h + f)`` in the sum; at most
+    ``h / (h + f before the cell)``, all positives first and tied; at least, all negatives first, ``j / (j + f)`` for the
+    j-th hit. Where weights are not 1 the steps of j may be as small as one likes, and its sum becomes an integral.
+    """
+    some = here > 0
+    here, hits, misses = here[some], hits[some], misses[some]
+    level = here * hits / (hits + misses)
+    most = here * hits / (hits + misses - others[some])
+    with np.errstate(all="ignore"):
+        least = here - np.where(misses > 0, misses * _harmonic(hits + misses, hits + misses - here, unit), 0.0)
+    least = np.where(unit & (here == 1), level, least)
+    return float(max((most - level).sum(), (level - least).sum(), 0.0))
+
+
+def _harmonic(last, before, unit):
+    """``sum of 1 / j`` for j above ``before`` up to ``last``, in steps of 1 or of nothing."""
+    if not unit:
+        return np.log(last / before)
     from scipy.special import digamma
 
-    mixed = (here > 0) & (others > 0)
-    count, before = here[mixed], (hits - here)[mixed]
-
-    def ranked(fewer):  # sum over j = 1..count of (before + j) / (before + j + fewer)
-        base = before + fewer
-        return (count - fewer * (digamma(base + count + 1) - digamma(base + 1))).sum()
-
-    best, worst = ranked((misses - others)[mixed]), ranked(misses[mixed])
-    return float((best - worst) / (2 * p))
+    return digamma(last + 1) - digamma(before + 1)
 
 
 def macro(metrics) -> Metric:
@@ -95,23 +106,25 @@ def calibration_error_of(bins, n, per_weight=1.0, norm="l1", combine="mean") -> 
     weight = bins.weight.reshape(-1, bins.weight.shape[-1])
     gap, square = (bins.hits - bins.confidence).reshape(weight.shape), bins.square.reshape(weight.shape)
     total = weight.sum(-1)
+    rows = total * per_weight
     with np.errstate(all="ignore"):
         share, mean_gap = weight / total[:, None], np.where(weight > 0, gap / weight, 0.0)
         if norm == "max":
             worst = np.argmax(np.abs(mean_gap), axis=-1)[:, None]
             at = lambda table: np.take_along_axis(table, worst, -1)[:, 0]  # noqa: E731
-            value = np.abs(at(mean_gap))
-            variance = at(square) / at(weight) ** 2 - value**2 / (at(weight) * per_weight)
+            value, rows = np.abs(at(mean_gap)), at(weight) * per_weight
+            variance = at(square) / at(weight) ** 2 - value**2 / rows
         elif norm == "l2":
             value = np.sqrt((share * mean_gap**2).sum(-1))
             slope = np.where(value > 0, 1 / value, 0.0)[:, None] * mean_gap
-            variance = (slope**2 * square).sum(-1) / total**2 - value**2 / (total * per_weight)
+            variance = (slope**2 * square).sum(-1) / total**2 - value**2 / rows
         else:
             value = (share * np.abs(mean_gap)).sum(-1)
-            variance = square.sum(-1) / total**2 - value**2 / (total * per_weight)
+            variance = square.sum(-1) / total**2 - value**2 / rows
+        variance = np.where(rows > 1, np.maximum(variance, 0.0) * rows / (rows - 1), np.inf)  # one row has no spread
     known = total > 0
     if not known.any():
         return Metric(np.nan, 0.0, 1.0, n)
-    error = np.sqrt(np.maximum(variance[known], 0.0))
+    error = np.sqrt(variance[known])
     of = np.sum if combine == "sum" else np.mean
     return normal(float(of(value[known])), float(of(error)), n, 0.0, np.inf if combine == "sum" else 1.0)

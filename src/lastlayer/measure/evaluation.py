@@ -17,7 +17,7 @@ from lastlayer.outputs import KINDS, TASKS, Outputs
 from lastlayer.state import Bins, Confusion, Grid, WeightedSum, pack, unpack
 
 GRID_CLASSES = 256  # one grid of log-odds per class up to here (16 MiB); beyond, ranking per class is not kept
-BLOCK_ENTRIES = 2**21  # logits in flight at once, so that memory does not grow with the rows
+BLOCK_ENTRIES = 2**18  # logits in flight at once: memory does not grow with the rows, and tables stay in cache
 GROUPS = 1000  # values of one grouping that are told apart
 
 
@@ -40,7 +40,8 @@ class GroupEvaluation:
 class Evaluation:
     """Summary of labelled `Outputs`: ``empty``, ``of(outputs)``, ``merge``, and many ways to read it.
 
-    Rows that hold a nan, or nothing but ``-inf``, are counted in ``signs`` and left out of everything else.
+    Rows that hold a nan, or nothing but ``-inf``, are counted in ``signs`` and left out of everything else; rows of weight
+    0 leave no trace at all.
     """
 
     task: str
@@ -94,6 +95,10 @@ class Evaluation:
     def of(cls, outputs: Outputs, convention=None) -> Self:
         """One block of rows, whole in memory; `evaluate` cuts larger ones."""
         none = cls.empty(outputs.classes, outputs.task, outputs.kind, convention, outputs.groups)
+        if outputs.weight is not None:
+            if not outputs.weight.any():
+                return none
+            outputs = outputs.rows(outputs.weight > 0)
         table = _Table.of(outputs)
         keep, w = table.keep, table.weight
         entry_w = np.repeat(w, table.labels)
@@ -116,7 +121,9 @@ class Evaluation:
         class_w = np.where(keep, w, 0.0)
         probs, present = table.probs[keep], table.present[keep]
         groups = {
-            name: _by_group(values[keep], columns, (confidence, hit, entry_w), inside, table.labels, none.top.edges)
+            name: _by_group(
+                name, values[keep], columns, (confidence, hit, entry_w), inside, table.labels, none.top.edges
+            )
             for name, values in outputs.groups.items()
         }
         grids = none.class_odds.weight.shape[0]
@@ -166,11 +173,11 @@ class Evaluation:
         arrays = {"header": np.array(json.dumps(header | {"groups": values})), "curve_nll": self.curve_nll}
         for name in _STATES:
             arrays |= {f"{name}.{key}": array for key, array in getattr(self, name).arrays().items()}
-        for name, present in values.items():
+        for g, (name, present) in enumerate(values.items()):
             for i, value in enumerate(present):
                 for part in ("means", "top"):
                     state = getattr(self.groups[name][value], part)
-                    arrays |= {f"group_{name}.{i}.{part}.{key}": a for key, a in state.arrays().items()}
+                    arrays |= {f"group.{g}.{i}.{part}.{key}": a for key, a in state.arrays().items()}
         return pack(arrays, "Evaluation")
 
     @classmethod
@@ -184,19 +191,19 @@ class Evaluation:
             part = lambda kind, prefix: kind(**{f.name: arrays[f"{prefix}.{f.name}"] for f in fields(kind)})  # noqa: E731
             groups = {
                 name: {
-                    value: GroupEvaluation(
-                        part(WeightedSum, f"group_{name}.{i}.means"), part(Bins, f"group_{name}.{i}.top")
-                    )
+                    value: GroupEvaluation(part(WeightedSum, f"group.{g}.{i}.means"), part(Bins, f"group.{g}.{i}.top"))
                     for i, value in enumerate(values)
                 }
-                for name, values in header.pop("groups").items()
+                for g, (name, values) in enumerate(header.pop("groups").items())
             }
             states = {name: part(kind, name) for name, kind in _STATES.items()}
             header["classes"] = tuple(header["classes"])
             loaded = cls(**header, **states, curve_nll=arrays["curve_nll"], groups=groups)
             none = cls.empty(loaded.classes, loaded.task, loaded.kind, loaded.convention, loaded.groups)
-            return none.merge(loaded)  # arrays of another shape fail here, not later
-        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            merged = none.merge(loaded)  # arrays that are no such state fail here, not later
+            _same_shapes(merged, none)
+            return merged
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as problem:
             raise DataError(f"this state is incomplete ({problem}).", fix="evaluate the data again.") from None
 
 
@@ -214,6 +221,20 @@ _STATES = {
 }
 
 
+_GROWING = {"confusion": ("pair", "weight"), "signs": ("hashes", "hash_count")}
+
+
+def _same_shapes(state, none):
+    """Refuse arrays that merged only because NumPy stretched one of them."""
+    if state.curve_nll.shape != none.curve_nll.shape:
+        raise ValueError("curve_nll has another shape")
+    for name in _STATES:
+        for key, array in getattr(none, name).arrays().items():
+            found = getattr(getattr(state, name), key)
+            if found.shape != array.shape and key not in _GROWING.get(name, ()):
+                raise ValueError(f"{name}.{key} has another shape")
+
+
 def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
     """Summarise labelled outputs in one pass, in blocks, so that memory does not grow with the rows.
 
@@ -223,15 +244,16 @@ def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
 
     >>> z = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     >>> evaluate(Outputs(z, "logits", target=[0, 1, 1])).metrics()["accuracy"]
-    Metric(0.666667, low=0.207655, high=0.938508, n=3)
+    Metric(0.666667, low=0.20766, high=0.938508, n=3)
     """
     outputs = outputs.labelled
     if outputs.target.dtype.kind == "f":
+        indices = "target.argmax(-1)" if outputs.task == "multiclass" else "target.astype(int) if it holds 0 and 1"
         raise DataError(
             "the target is a distribution; evaluation counts hits.",
             file=outputs.source,
             field="target",
-            fix="give class indices (target.argmax(-1)), or use ll.cross_entropy for the loss.",
+            fix=f"give class indices ({indices}), or use ll.cross_entropy for the loss.",
         )
     width = 1 if outputs.scores.ndim == 1 else outputs.scores.shape[1]
     size = max(1, BLOCK_ENTRIES // (2 * width if outputs.task == "multilabel" else width))
@@ -241,14 +263,29 @@ def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
         total = block if total is None else total.merge(block)
     assert total is not None  # Outputs have at least one row
     if not total.means.rows:
-        kinds = [f"{int(n)} {what}" for n, what in ((total.signs.nan_rows, "nan"), (total.signs.empty_rows, "all -inf"))]
+        signs, ignored = total.signs, len(outputs) - int(total.signs.rows)
         raise DataError(
-            f"no row can be scored: of {len(outputs)} rows {' and '.join(kinds)}.",
+            f"no row can be scored: of {len(outputs)} rows {int(signs.nan_rows)} hold nan, {int(signs.empty_rows)} nothing "
+            f"but -inf, and {ignored} have weight 0.",
             file=outputs.source,
             field=outputs.kind,
             rows=range(min(3, len(outputs))),
             fix="look at how the scores were computed; nan usually comes from the model's own arithmetic.",
         )
+    return total
+
+
+def merge(first: Evaluation, *others: Evaluation) -> Evaluation:
+    """The evaluation of all rows together, from evaluations of shards in any order.
+
+        merge(evaluate(a), evaluate(b)) = evaluate(a and b)
+
+    Counts, maxima and indices are exact, sums to 1e-12; shards of another task, kind, convention or order of classes are
+    refused.
+    """
+    total = first
+    for other in others:
+        total = total.merge(other)
     return total
 
 
@@ -259,7 +296,7 @@ class _Table:
     stats: RowStatistics  # per entry: a row (multiclass) or a row's label
     entry_target: np.ndarray
     labels: int  # entries per row
-    keep: np.ndarray  # rows that can be scored and weigh something
+    keep: np.ndarray  # rows that can be scored
     weight: np.ndarray
     probs: np.ndarray  # (rows, columns)
     odds: np.ndarray
@@ -284,13 +321,14 @@ class _Table:
             labels = columns.shape[1]
             target = target.reshape(-1)
             pairs = np.stack([np.zeros(columns.size, z.dtype), columns.reshape(-1)], axis=1)
-            stats = RowStatistics.of(pairs, target, np.repeat(weight, labels))
+            scored = np.where(np.isnan(columns).any(1), 0.0, weight)  # one nan leaves out the whole row
+            stats = RowStatistics.of(pairs, target, np.repeat(scored, labels))
             probs, odds = (table[:, 1].reshape(columns.shape) for table in (stats.probs, stats.odds))
             present = target.reshape(columns.shape).astype(float)
             brier, gain = (stats.brier / 2).reshape(columns.shape).sum(1), np.zeros(len(z))
         if outputs.kind == "margin":
             odds = np.where(np.isnan(odds), np.nan, z.reshape(odds.shape))
-        keep = ~np.isnan(probs).any(1) & (weight > 0)
+        keep = ~np.isnan(probs).any(1)
         return cls(stats, target, labels, keep, weight, probs, odds, present, brier, np.where(keep, gain, 0.0))
 
 
@@ -301,10 +339,10 @@ def _confusion(none, table, inside, entry_w):
     return Confusion.of(target, top, len(none.classes), entry_w[inside])
 
 
-def _by_group(values, columns, entries, inside, labels, edges):
+def _by_group(name, values, columns, entries, inside, labels, edges):
     confidence, hit, w = (column[inside] for column in entries)
     parts = {}
-    for value in np.unique(values):
+    for value in _few(name, np.unique(values)):
         mine = values == value
         wide = np.repeat(mine, labels)
         weight = w.reshape(-1, labels)[:, 0][mine]
@@ -315,12 +353,16 @@ def _by_group(values, columns, entries, inside, labels, edges):
 
 
 def _merge_groups(name, a, b):
-    names = sorted({*a, *b})
-    if len(names) > GROUPS:
+    names = _few(name, sorted({*a, *b}))
+    both: dict[str, Any] = {v: a[v].merge(b[v]) if v in a and v in b else a.get(v, b.get(v)) for v in names}
+    return both
+
+
+def _few(name, values):
+    if len(values) > GROUPS:
         raise DataError(
             f"group {name!r} has more than {GROUPS} values.",
             field=f"group_{name}",
             fix="group by something coarser; a column of ids is not a grouping.",
         )
-    both: dict[str, Any] = {v: a[v].merge(b[v]) if v in a and v in b else a.get(v, b.get(v)) for v in names}
-    return both
+    return values

@@ -43,9 +43,10 @@ class Metric(float):
 
 
 def normal(value, error, n, low=-np.inf, high=np.inf) -> Metric:
-    """``value +- 1.96 error``, kept inside the range the quantity has."""
-    with np.errstate(all="ignore"):
-        return Metric(value, max(value - Z95 * error, low), min(value + Z95 * error, high), n)
+    """``value +- 1.96 error``, kept inside the range the quantity has; an error nobody knows leaves that whole range."""
+    if not np.isfinite(error):
+        return Metric(value, low, high, n)
+    return Metric(value, max(value - Z95 * error, low), min(value + Z95 * error, high), n)
 
 
 def wilson(share, effective, n) -> Metric:

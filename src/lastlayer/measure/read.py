@@ -110,7 +110,10 @@ COLUMN_NAMES = ("nll", "brier", "correct", "top5", "confidence", "overconfidence
 
 
 def per_class(evaluation: "Evaluation") -> list[ClassRow]:
-    """A row per class in the order of the columns (binary: the positive class; multilabel: a row per label)."""
+    """A row per class in the order of the columns (binary: the positive class; multilabel: a row per label).
+
+    A margin has no probabilities, so what is made of them is nan; this holds for groups too.
+    """
     n, per_weight = int(evaluation.means.rows), rows_per_weight(evaluation.means)
     bias, occurrence = evaluation.frequency.value(), evaluation.occurrence.value().mean
     columns = len(occurrence)
@@ -121,8 +124,10 @@ def per_class(evaluation: "Evaluation") -> list[ClassRow]:
     auroc = _ranked(evaluation, roc_auc_of) or [Metric(np.nan, 0.0, 1.0, n)] * columns
     rows = []
     for k, name in enumerate(names):
-        ece = calibration_error_of(_column(evaluation.classwise, k), n, per_weight)
-        gap = normal(float(bias.mean[k]), float(bias.error[k]), n, -1.0, 1.0)
+        ece, gap = Metric(np.nan, 0.0, 1.0, n), Metric(np.nan, -1.0, 1.0, n)
+        if evaluation.kind != "margin":
+            ece = calibration_error_of(_column(evaluation.classwise, k), n, per_weight)
+            gap = normal(float(bias.mean[k]), float(bias.error[k]), n, -1.0, 1.0)
         frequency = float(occurrence[k])
         rows.append(ClassRow(name, frequency, frequency + gap, gap, recall[k], precision[k], ece, auroc[k]))
     return rows
@@ -131,19 +136,23 @@ def per_class(evaluation: "Evaluation") -> list[ClassRow]:
 def per_group(evaluation: "Evaluation") -> list[GroupRow]:
     """A row per value of each grouping."""
     return [
-        _group_row(name, value, part)
+        _group_row(name, value, part, evaluation.kind != "margin")
         for name, parts in evaluation.groups.items()
         for value, part in sorted(parts.items())
     ]
 
 
 def reliability(evaluation: "Evaluation") -> list[BinRow]:
-    """Confidence of the predicted class against how often it was right, bin by bin."""
+    """Confidence of the predicted class against how often it was right, bin by bin; none for a margin."""
+    if evaluation.kind == "margin":
+        return []
     return _bin_rows(evaluation.top, rows_per_weight(evaluation.means))
 
 
 def curve(evaluation: "Evaluation") -> list[CurveRow]:
-    """Reliability and loss over a fixed grid of temperatures, as a slider needs them, from sums alone."""
+    """Reliability and loss over a fixed grid of temperatures, as a slider needs them, from sums; none for a margin."""
+    if evaluation.kind == "margin":
+        return []
     per_weight = rows_per_weight(evaluation.means)
     total = float(evaluation.means.weight)
     rows = []
@@ -190,19 +199,25 @@ def _bin_rows(bins, per_weight):
     for i in range(len(bins.weight)):
         size = float(bins.weight[i]) * per_weight
         accuracy = wilson(float(hits[i]), size, round(size))
-        rows.append(BinRow(float(bins.edges[i]), float(bins.edges[i + 1]), float(share[i]), float(confidence[i]), accuracy))
+        rows.append(
+            BinRow(float(bins.edges[i]), float(bins.edges[i + 1]), float(share[i]), float(confidence[i]), accuracy)
+        )
     return rows
 
 
-def _group_row(name, value, part: "GroupEvaluation") -> GroupRow:
+def _group_row(name, value, part: "GroupEvaluation", probable) -> GroupRow:
     mean = part.means.value()
     n = int(mean.rows)
     at = dict(zip(COLUMN_NAMES, zip(mean.mean, mean.error, strict=True), strict=True))
+    accuracy = wilson(at["correct"][0], float(mean.effective), n)
+    if not probable:
+        unit, any_sign, any_size = (Metric(np.nan, *ends, n) for ends in ((0.0, 1.0), (-1.0, 1.0), (0.0, np.inf)))
+        return GroupRow(name, value, n, accuracy, np.nan, any_sign, any_size, unit)
     return GroupRow(
         name,
         value,
         n,
-        wilson(at["correct"][0], float(mean.effective), n),
+        accuracy,
         float(at["confidence"][0]),
         normal(*at["overconfidence"], n, -1.0, 1.0),
         normal(*at["nll"], n, 0.0),

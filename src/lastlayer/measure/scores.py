@@ -6,13 +6,14 @@ target of their own shape multilabel.
 
 import numpy as np
 
-from lastlayer._check import one_of
+from lastlayer._check import DataError, one_of
 from lastlayer._typing import Array, Float, Int
 from lastlayer.loss import binary_cross_entropy, cross_entropy
 from lastlayer.measure.convention import convention_of
 from lastlayer.measure.curves import average_precision_of, calibration_error_of, levels_of, macro, roc_auc_of
 from lastlayer.measure.metric import Metric, normal, wilson
 from lastlayer.measure.read import rows_per_weight
+from lastlayer.measure.rows import RowStatistics
 from lastlayer.outputs import Outputs
 from lastlayer.state import Bins, Confusion, WeightedSum
 from lastlayer.transform import log_odds, sigmoid, softmax
@@ -57,7 +58,7 @@ def accuracy(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"]
     """Share of rows whose target is among the ``k`` largest logits, with Wilson's interval.
 
     Ties go to the lower index. Binary: the sign of the logit against the target, 0 counting as negative. Multilabel: the
-    mean over labels, with the normal interval.
+    mean over labels, with the normal interval. A row that holds a nan, or nothing but ``-inf``, makes it nan.
 
     >>> float(accuracy([[3.0, 1.0, 2.0]], [2], k=2))
     1.0
@@ -69,16 +70,19 @@ def accuracy(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"]
         if k != 1:
             raise ValueError(f"accuracy: k is for several classes; these are {rows.task}, so k is 1, not {k}.")
         hits = ((z > 0) == (rows.target == 1)).reshape(len(rows), -1).mean(-1)
+        unknown = np.isnan(z).reshape(len(rows), -1).any(-1)
     else:
         if not 1 <= k <= z.shape[1]:
             raise ValueError(f"accuracy: k is between 1 and the {z.shape[1]} classes, not {k}.")
         own = np.take_along_axis(z, rows.target[:, None], 1)
         first = np.arange(z.shape[1]) < rows.target[:, None]
-        hits = (((z > own) | ((z == own) & first)).sum(1) < k).astype(float)
-    sums = WeightedSum.of(hits, rows.weight)
+        hits = ((z > own) | ((z == own) & first)).sum(1) < k
+        unknown = _undefined(z)
+    hits = np.where(unknown, np.nan, hits)
     if rows.task == "multilabel":
         return _mean(hits, rows, low=0.0, high=1.0)
-    return wilson(float(sums.value().mean), float(sums.value().effective), int(sums.rows))
+    mean = WeightedSum.of(hits, rows.weight).value()
+    return wilson(float(mean.mean), float(mean.effective), int(mean.rows))
 
 
 def calibration_error(
@@ -132,7 +136,7 @@ def roc_auc(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"],
         auc = P(a positive scores above a negative) + P(they tie) / 2
 
     Several classes: each against the rest by its log-odds, and the mean over the classes that have both kinds of rows.
-    Scores of one class alone give nan.
+    Scores of one class alone give nan, and so does a row that holds a nan or nothing but ``-inf``.
 
     >>> float(roc_auc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]))
     0.75
@@ -156,6 +160,8 @@ def average_precision(logits: Float[Array, "n *classes"], target: Int[Array, "n 
 def confusion(logits: Float[Array, "n *classes"], target: Int[Array, "n"], *, weight=None) -> np.ndarray:
     """Weight of each pair of target (down) and predicted class (across).
 
+    A row that holds a nan, or nothing but ``-inf``, predicts no class: give it weight 0.
+
     >>> confusion([[3.0, 1.0], [0.0, 2.0], [1.0, 0.0]], [0, 1, 1])
     array([[1., 0.],
            [1., 1.]])
@@ -164,7 +170,16 @@ def confusion(logits: Float[Array, "n *classes"], target: Int[Array, "n"], *, we
     _needs_hits("confusion", rows)
     if rows.task == "multilabel":
         raise ValueError("confusion: labels are not exclusive; call it per label, on logits[:, k] and target[:, k].")
-    predicted = (rows.logits > 0).astype(int) if rows.task == "binary" else rows.logits.argmax(-1)
+    z = rows.logits
+    bad = (np.isnan(z) if rows.task == "binary" else _undefined(z)) & (_weights(rows) > 0)
+    if bad.any():
+        raise DataError(
+            "a row that holds a nan, or nothing but -inf, predicts no class.",
+            field="logits",
+            rows=np.flatnonzero(bad),
+            fix="leave it out with weight 0.",
+        )
+    predicted = (z > 0).astype(int) if rows.task == "binary" else z.argmax(-1)
     return Confusion.of(rows.target, predicted, len(rows.classes), rows.weight).value()
 
 
@@ -175,6 +190,15 @@ def _outputs(logits, target, weight):
 def _needs_hits(function, rows):
     if rows.target.dtype.kind == "f":
         raise ValueError(f"{function}: counts hits, so the target is class indices; this one is a distribution.")
+
+
+def _undefined(z):
+    """Rows without a largest class."""
+    return np.isnan(z).any(-1) | (z == -np.inf).all(-1)
+
+
+def _weights(rows):
+    return np.ones(len(rows)) if rows.weight is None else rows.weight
 
 
 def _mean(values, rows, low=-np.inf, high=np.inf):
@@ -193,11 +217,11 @@ def _probs_and_onehot(rows):
 def _confidences(rows, over):
     """Confidence, hit, log-odds and weight of every decision, as columns (top) or a column per class."""
     z = np.asarray(rows.logits, dtype=np.float64)
-    w = np.ones(len(rows)) if rows.weight is None else rows.weight
+    w = _weights(rows)
     p, y = _probs_and_onehot(rows)
     if over == "classwise":
         if rows.task == "multiclass":
-            z = np.stack([log_odds(z, np.full(len(z), k)) for k in range(z.shape[1])], axis=-1)
+            z = RowStatistics.of(z, rows.target, w).odds
         columns = (len(rows), -1)
         return p.reshape(columns), y.reshape(columns), z.reshape(columns), w
     if rows.task == "multiclass":
@@ -210,7 +234,8 @@ def _confidences(rows, over):
 
 def _mass_bins(confidence, hits, odds, weight, count):
     """Bins of equal weight along each column, by rank of the log-odds; equal log-odds share a bin."""
-    columns = [a.reshape(len(weight), -1) for a in (confidence, hits, odds)]
+    columns = [a.reshape(len(weight), -1)[weight > 0] for a in (confidence, hits, odds)]
+    weight = weight[weight > 0]
     parts = []
     for c, h, x in zip(*(a.T for a in columns), strict=True):
         distinct, where = np.unique(x, return_inverse=True)
@@ -227,6 +252,8 @@ def _ranked(function, measure, logits, target, weight):
     _needs_hits(function, rows)
     _, present, odds, w = _confidences(rows, "classwise")
     sums = WeightedSum.of(np.ones(len(rows)), rows.weight)
+    n, per_weight = int(sums.rows), rows_per_weight(sums)
+    if np.isnan(odds[w > 0]).any():
+        return Metric(np.nan, 0.0, 1.0, n)
     columns = zip(odds.T, present.T, strict=True)
-    per_weight = rows_per_weight(sums)
-    return macro([measure(*levels_of(x, y, w), int(sums.rows), per_weight) for x, y in columns])
+    return macro([measure(*levels_of(x, y, w), n, per_weight) for x, y in columns])

@@ -22,10 +22,11 @@ class Signs(State):
     infinite_rows: np.ndarray  # some entry is +inf
     empty_rows: np.ndarray  # every entry is -inf
     simplex_rows: np.ndarray  # every entry in [0, 1], sum 1 to NEAR_ONE (binary, multilabel: every entry in [0, 1])
-    improper_rows: np.ndarray  # declared probabilities: outside [0, 1] or not summing to 1 to rounding
+    improper_rows: np.ndarray  # declared probabilities (or their logs): outside [0, 1] or not summing to 1 to rounding
     worst_sum: np.ndarray  # the largest |sum - 1| among declared probabilities
     softmaxed_rows: np.ndarray  # log p + constant lies on the simplex: what a second softmax leaves behind
     tied_rows: np.ndarray  # the two largest entries are equal
+    impossible_rows: np.ndarray  # the target has probability exactly 0, so the loss is infinite
     highest: np.ndarray  # the largest finite score of all, and the rows that attain it
     highest_rows: np.ndarray
     lowest: np.ndarray
@@ -33,17 +34,18 @@ class Signs(State):
     least: np.ndarray  # per class, over finite scores
     largest: np.ndarray
     peak: np.ndarray  # per class, its largest probability
+    heaviest: np.ndarray  # the largest weight of a row
     hashes: np.ndarray
     hash_count: np.ndarray
 
     @classmethod
     def empty(cls, classes):
-        counts = [np.zeros((), np.int64) for _ in range(9)]
+        counts = [np.zeros((), np.int64) for _ in range(10)]
         counts[6] = np.zeros(())
         low, high = np.full(classes, -np.inf), np.full(classes, np.inf)
         distinct = Distinct.empty()
         ends = (np.array(-np.inf), np.zeros((), np.int64), np.array(np.inf), np.zeros((), np.int64))
-        return cls(*counts, *ends, high, low, low, distinct.hashes, distinct.count)
+        return cls(*counts, *ends, high, low, low, np.zeros(()), distinct.hashes, distinct.count)
 
     @classmethod
     def of(cls, outputs, probs):
@@ -52,39 +54,34 @@ class Signs(State):
         table = scores[:, None] if scores.ndim == 1 else scores
         finite = np.isfinite(table)
         nan = np.isnan(table).any(1)
-        total = table.sum(1)
-        unit = ((table >= 0) & (table <= 1)).all(1)
         exclusive = outputs.task == "multiclass" and table.shape[1] > 1
-        with np.errstate(all="ignore"):
-            off = np.abs(total - 1)
-        improper = np.zeros(len(table), bool)
-        if outputs.kind == "probs":
-            rounding = table.shape[1] * np.finfo(outputs.scores.dtype).eps
-            improper = ~nan & (~unit | (exclusive & (off > rounding)))
+        on_simplex = _proper(table, exclusive, NEAR_ONE)[0]
+        improper, worst_sum = _improper(outputs, table, exclusive)
         top2 = np.partition(table, -2, axis=1)[:, -2:] if exclusive else None
         tied = np.zeros(len(table), bool) if top2 is None else (top2[:, 0] == top2[:, 1]) & np.isfinite(top2[:, 1])
         masked = lambda fill: np.where(finite, table, fill)  # noqa: E731
         rows_high, rows_low = masked(-np.inf).max(1), masked(np.inf).min(1)
-        high, low = rows_high.max(), rows_low.min()
-        declared_sum = off[~nan] if outputs.kind == "probs" and exclusive else np.zeros(0)
+        high, low = rows_high.max(initial=-np.inf), rows_low.min(initial=np.inf)
         distinct = Distinct.of(row_hashes(table, outputs.target))
         return cls(
             np.array(len(table)),
             np.array(nan.sum()),
             np.array((table == np.inf).any(1).sum()),
             np.array((table == -np.inf).all(1).sum()),
-            np.array((unit & ((off <= NEAR_ONE) | (not exclusive))).sum()),
-            np.array(improper.sum()),
-            np.array(declared_sum.max(initial=0.0)),
+            np.array(on_simplex.sum()),
+            np.array(improper),
+            np.array(worst_sum),
             np.array(_softmaxed(probs).sum() if exclusive else 0),
             np.array(tied.sum()),
+            np.array(_impossible(outputs, table, nan).sum()),
             np.array(high),
             np.array((rows_high == high).sum()),
             np.array(low),
             np.array((rows_low == low).sum()),
-            masked(np.inf).min(0),
-            masked(-np.inf).max(0),
+            masked(np.inf).min(0, initial=np.inf),
+            masked(-np.inf).max(0, initial=-np.inf),
             np.fmax.reduce(probs, axis=0, initial=0.0),
+            np.array(float(len(table) > 0) if outputs.weight is None else outputs.weight.max(initial=0.0)),
             distinct.hashes,
             distinct.count,
         )
@@ -104,6 +101,7 @@ class Signs(State):
             least=np.minimum(self.least, other.least),
             largest=np.maximum(self.largest, other.largest),
             peak=np.maximum(self.peak, other.peak),
+            heaviest=np.maximum(self.heaviest, other.heaviest),
             hashes=distinct.hashes,
             hash_count=distinct.count,
         )
@@ -125,7 +123,39 @@ _COUNTS = (
     "improper_rows",
     "softmaxed_rows",
     "tied_rows",
+    "impossible_rows",
 )
+
+
+def _proper(probs, exclusive, tolerance):
+    """Per row: whether it can be probabilities, and how far its sum is from 1 (0 where classes are not exclusive)."""
+    with np.errstate(all="ignore"):
+        off = np.abs(probs.sum(1) - 1) if exclusive else np.zeros(len(probs))
+    return ((probs >= 0) & (probs <= 1)).all(1) & (off <= tolerance), off
+
+
+def _improper(outputs, table, exclusive):
+    """How many rows of declared probabilities are none, and the largest |sum - 1|."""
+    if outputs.kind not in ("probs", "logp"):
+        return 0, 0.0
+    with np.errstate(over="ignore"):
+        probs = np.exp(table) if outputs.kind == "logp" else table
+    proper, off = _proper(probs, exclusive, table.shape[1] * np.finfo(outputs.scores.dtype).eps)
+    known = ~np.isnan(probs).any(1)
+    return (known & ~proper).sum(), np.fmax.reduce(off[known], initial=0.0)
+
+
+def _impossible(outputs, table, nan):
+    """Rows that can be scored and give their target probability 0: it stands at 0 or -inf, or another class at +inf."""
+    if outputs.kind == "margin":
+        return np.zeros(len(table), bool)
+    never, always = {"probs": (0.0, 1.0), "logp": (-np.inf, 0.0), "logits": (-np.inf, np.inf)}[outputs.kind]
+    if outputs.task != "multiclass":
+        target = outputs.target.reshape(table.shape)
+        return ~nan & (table == np.where(target == 1, never, always)).any(1)
+    own = np.take_along_axis(table, outputs.target[:, None], 1)[:, 0]
+    overruled = (own == never) | ((own != np.inf) & (table == np.inf).any(1))
+    return ~nan & ~(table == never).all(1) & overruled
 
 
 def _extreme(a, count_a, b, count_b, of):
@@ -134,7 +164,7 @@ def _extreme(a, count_a, b, count_b, of):
 
 
 def undone(probs):
-    """The distribution whose softmax ``probs`` would be: if q = softmax(p) with sum p = 1, p = log q - mean(log q) + 1/K."""
+    """The distribution whose softmax ``probs`` would be: q = softmax(p) gives p = log q - mean(log q) + 1 / K."""
     with np.errstate(all="ignore"):
         logq = np.log(probs)
         return logq - logq.mean(1, keepdims=True) + 1 / probs.shape[1]
@@ -152,7 +182,9 @@ def row_hashes(table, target=None):
     """
     bits = (np.ascontiguousarray(table, dtype=np.float64) + 0.0).view(np.uint64).reshape(len(table), -1)
     if target is not None:
-        bits = np.concatenate([bits, np.asarray(target).astype(np.int64).view(np.uint64).reshape(len(bits), -1)], axis=1)
+        bits = np.concatenate(
+            [bits, np.asarray(target).astype(np.int64).view(np.uint64).reshape(len(bits), -1)], axis=1
+        )
     state = np.full(len(bits), bits.shape[1], np.uint64)
     with np.errstate(over="ignore"):
         for column in bits.T:
@@ -164,6 +196,11 @@ def row_hashes(table, target=None):
 
 
 def undone_gain(probs, brier, target):
-    """Per row, how much the Brier score falls when a second softmax is undone."""
+    """Per row, how much the Brier score falls when a second softmax is undone.
+
+    It is 0 where a class is impossible, as none is after a softmax of probabilities.
+    """
     hit = np.arange(probs.shape[1]) == np.asarray(target)[:, None]
-    return brier - ((undone(probs) - hit) ** 2).sum(1)
+    with np.errstate(all="ignore"):
+        gain = brier - ((undone(probs) - hit) ** 2).sum(1)
+    return np.where(np.isfinite(gain), gain, 0.0)

@@ -1,10 +1,9 @@
 """How sure a row of logits is: one number per row."""
 
-from lastlayer._array import arange_like, as_array, restore, take
-from lastlayer._typing import Array, Float
+from lastlayer._array import arange_like, as_array, restore, stop_gradient, take
+from lastlayer._row import class_index, limit, prepare, split, total
+from lastlayer._typing import Array, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer._row import limit, prepare, split
-from lastlayer.transform.softmax import logsumexp
 
 
 @dispatched
@@ -23,13 +22,15 @@ def entropy(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, 
     rest = row.rest_from_top()
     p = row.terms * xp.exp(-row.shift)[..., None] / (1 + rest)[..., None]
     below = xp.where(row.x == -xp.inf, xp.zeros_like(row.x), (row.max + row.shift)[..., None] - row.x)
-    h = xp.log1p(rest) + xp.sum(p * below, axis=-1)
-    return restore(xp.where(row.max == -xp.inf, xp.full_like(h, xp.nan), h), logits)
+    h = xp.log1p(rest) + total(p * below, xp)
+    return restore(_unless_empty(h, row.x, xp), logits)
 
 
 @dispatched
-def log_odds(logits: Float[Array, "*batch classes"], index=None, *, axis=-1) -> Float[Array, "*batch"]:
-    """Log-odds of one class against all the others: the largest entry's, or that of ``index`` (one per row).
+def log_odds(
+    logits: Float[Array, "*batch classes"], index: Int[Array, "*batch"] | Int[Array, ""] | None = None, *, axis=-1
+) -> Float[Array, "*batch"]:
+    """Log-odds of one class against all the others: the largest entry's, or that of ``index``, one per row or for all.
 
         log_odds_k = z_k - logsumexp(z without k) = log(p_k / (1 - p_k))
 
@@ -41,21 +42,33 @@ def log_odds(logits: Float[Array, "*batch classes"], index=None, *, axis=-1) -> 
     array([50., 60.])
     """
     x, xp = prepare(logits, axis)
-    x, _ = limit(x, xp)
-    k = xp.argmax(x, axis=-1) if index is None else as_array(index, like=x)
-    others = xp.where(arange_like(x, xp) == k[..., None], -xp.inf, x)
-    return restore(take(x, k, xp) - logsumexp(others), logits)
+    if index is None:
+        x, _ = limit(x, xp)
+        k = xp.argmax(stop_gradient(x), axis=-1)
+    else:
+        k, x = class_index("log_odds", "index", xp.broadcast_to(as_array(index, like=x), x.shape[:-1]), x, xp)
+        x, _ = limit(x, xp)
+    others = split(xp.where(arange_like(x, xp) == k[..., None], -xp.inf, x), xp)
+    odds = (take(x, k, xp) - others.max) - xp.log1p(others.rest_from_max())
+    return restore(_unless_empty(odds, x, xp), logits)
 
 
 @dispatched
 def top2_gap(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, "*batch"]:
     """Largest logit minus the second largest: 0 for a tie, ``+inf`` where only one class is left, nan for an empty row.
 
-    >>> top2_gap(np.array([3.0, 1.0, 2.5]))
+    >>> float(top2_gap(np.array([3.0, 1.0, 2.5])))
     0.5
     """
     x, xp = prepare(logits, axis)
     x, _ = limit(x, xp)
-    top = xp.argmax(x, axis=-1)
+    top = xp.argmax(stop_gradient(x), axis=-1)
     others = xp.where(arange_like(x, xp) == top[..., None], -xp.inf, x)
-    return restore(take(x, top, xp) - take(others, xp.argmax(others, axis=-1), xp), logits)
+    second = take(others, xp.argmax(stop_gradient(others), axis=-1), xp)
+    second = xp.where(second == -xp.inf, xp.full_like(second, -xp.inf), second)  # no slope for a masked class
+    return restore(_unless_empty(take(x, top, xp) - second, x, xp), logits)
+
+
+def _unless_empty(y, x, xp):
+    """``y``, and nan without slope where the row of ``x`` has no class left."""
+    return xp.where(xp.all(x == -xp.inf, axis=-1), xp.full_like(y, xp.nan), y)

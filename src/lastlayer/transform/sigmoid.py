@@ -58,8 +58,8 @@ def logit(probs: Float[Array, "*any"]) -> Float[Array, "*any"]:
 
         logit(p) = log(p) - log(1 - p)
 
-    ``logit(0) = -inf``, ``logit(1) = inf``; outside [0, 1] it is nan. Near 1/2 the two logarithms cancel, so there it is
-    ``log1p((2p - 1) / (1 - p))``, in which ``2p - 1`` is exact.
+    ``logit(0) = -inf``, ``logit(1) = inf``; outside [0, 1] it is nan. Near 1/2 the two logarithms cancel, so there it
+    is ``log1p((2p - 1) / (1 - p))``, in which ``2p - 1`` is exact.
 
     >>> logit(np.array([0.0, 0.5, 1.0, 1.5]))
     array([-inf,   0.,  inf,  nan])
@@ -105,7 +105,7 @@ def softcap(logits: Float[Array, "*any"], cap: float) -> Float[Array, "*any"]:
     positive("softcap", "cap", cap)
     x = floating(logits)
     xp = namespace(x)
-    return restore(xp.where(x == -xp.inf, x, cap * xp.tanh(x / cap)), logits)
+    return restore(xp.where(x == -xp.inf, -xp.inf, cap * xp.tanh(x / cap)), logits)
 
 
 def _magnitude(x, xp):

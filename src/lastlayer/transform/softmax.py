@@ -2,11 +2,11 @@
 
 import math
 
-from lastlayer._array import as_array, namespace, restore
-from lastlayer._check import one_of, positive
+from lastlayer._array import as_array, last_axis, restore, stop_gradient
+from lastlayer._check import one_of, positive, shape
+from lastlayer._row import prepare, split
 from lastlayer._typing import Array, Float
 from lastlayer.kernels import dispatched
-from lastlayer._row import prepare, split
 
 
 @dispatched
@@ -17,16 +17,17 @@ def softmax(
 
         softmax(z)_i = base^(z_i / temperature) / sum_j base^(z_j / temperature)
 
-    Adding a constant to a row changes nothing. A class masked with ``-inf`` gets exactly 0, whatever the base; entries of
-    ``+inf`` share the row between them. A row with nothing left (all ``-inf``) is nan, or ``empty="uniform"`` or
-    ``"zero"``. A nan stays in its row. float16 and bfloat16 are computed in float32. ``out`` (NumPy) receives the result.
+    Adding a constant to a row changes nothing. A class masked with ``-inf`` gets exactly 0, whatever the base; entries
+    of ``+inf`` share the row between them. A row with nothing left (all ``-inf``) is nan, or ``empty="uniform"`` or
+    ``"zero"``. A nan stays in its row. ``temperature`` is a number, or one per row as ``temperature[:, None]``. float16
+    and bfloat16 are computed in float32. ``out`` (NumPy, PyTorch) receives the result.
 
     >>> softmax(np.array([2.0, 1.0, -np.inf]), base=2).round(4)
     array([0.6667, 0.3333, 0.    ])
     """
     one_of("softmax", "empty", empty, ("nan", "uniform", "zero"))
     x, xp = prepare(logits, axis)
-    row = split(scaled("softmax", x, temperature, base, xp), xp)
+    row = split(scaled("softmax", x, temperature, base, axis, xp), xp)
     others = row.terms / (1 + row.rest_from_max())[..., None]
     p = xp.where(row.is_top, (1 / (1 + row.rest_from_top()))[..., None], others)
     fill = {"nan": math.nan, "uniform": 1 / x.shape[-1], "zero": 0.0}[empty]
@@ -46,16 +47,16 @@ def log_softmax(
 
         log_softmax(z)_i = z_i - logsumexp(z)
 
-    The largest entry is ``-log1p(rest)``, so a confident row keeps its tail: 0 comes out only where it underflows. Edges
-    as in `softmax`: masked classes are ``-inf``, an empty row is nan (``empty="uniform"``: ``-log(classes)``, ``"zero"``:
-    ``-inf``).
+    The largest entry is ``-log1p(rest)``, so a confident row keeps its tail: 0 comes out only where it underflows.
+    Edges as in `softmax`: masked classes are ``-inf``, an empty row is nan (``empty="uniform"``: ``-log(classes)``,
+    ``"zero"``: ``-inf``).
 
     >>> log_softmax(np.array([40.0, 0.0]))
     array([-4.24835426e-18, -4.00000000e+01])
     """
     one_of("log_softmax", "empty", empty, ("nan", "uniform", "zero"))
     x, xp = prepare(logits, axis)
-    row = split(scaled("log_softmax", x, temperature, base, xp), xp)
+    row = split(scaled("log_softmax", x, temperature, base, axis, xp), xp)
     logp = -surprise(row)
     fill = {"nan": math.nan, "uniform": -math.log(x.shape[-1]), "zero": -math.inf}[empty]
     logp = xp.where((row.max == -xp.inf)[..., None], xp.full_like(logp, fill), logp)
@@ -68,8 +69,8 @@ def logsumexp(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array
 
         logsumexp(z) = m + log1p(rest),   m = max(z),   rest = sum over the others of exp(z_i - m)
 
-    ``-inf`` entries are as if absent; an empty row is ``-inf`` with gradient 0; any ``+inf`` gives ``+inf`` with its limit
-    softmax as gradient. The gradient is `softmax` everywhere else.
+    ``-inf`` entries are as if absent; an empty row is ``-inf`` with gradient 0; any ``+inf`` gives ``+inf`` with its
+    limit softmax as gradient. The gradient is `softmax` everywhere else.
 
     >>> float(logsumexp([1000.0, 1000.0])) - 1000
     0.6931471805599...
@@ -86,17 +87,34 @@ def surprise(row):
     return xp.where(row.is_top, xp.log1p(row.rest_from_top())[..., None], others)
 
 
-def scaled(function, x, temperature, base, xp):
-    """``x * log(base) / temperature``, with masked classes still masked (also for a base below 1)."""
+def scaled(function, x, temperature, base, axis, xp):
+    """``(x - max) * log(base) / temperature``, with masked classes still masked (also for a base below 1).
+
+    The maximum is taken off first: rounding ``x / temperature`` would cost digits of ``x``, not of the differences.
+    """
+    if not (base > 0 and base != 1 and base < math.inf):
+        raise ValueError(f"{function}: base is a finite number above 0 and not 1, not {base!r}.")
     if isinstance(temperature, int | float):
         positive(function, "temperature", temperature)
         if temperature == 1 and base == math.e:
             return x
     else:
-        temperature = as_array(temperature, like=x)
-        if namespace(temperature) is not xp:
-            temperature = xp.asarray(temperature)
-    if not (base > 0 and base != 1 and base < math.inf):
-        raise ValueError(f"{function}: base is a finite number above 0 and not 1, not {base!r}.")
-    y = x / temperature if base == math.e else x * (math.log(base) / temperature)
-    return y if base > 1 else xp.where(x == -xp.inf, x, y)
+        temperature = _per_row(function, xp.astype(as_array(temperature, like=x), x.dtype), x, axis, xp)
+    x = x if base > 1 else xp.where(x == -xp.inf, x, -x)
+    infinite = (x == xp.inf) | (x == -xp.inf)
+    finite = xp.where(infinite, xp.zeros_like(x), x)
+    largest = xp.max(xp.where(infinite, -xp.inf, stop_gradient(x)), axis=-1, keepdims=True)
+    below = finite - xp.where(largest == -xp.inf, xp.zeros_like(largest), largest)
+    return xp.where(infinite, x, below * abs(math.log(base)) / temperature)
+
+
+def _per_row(function, temperature, x, axis, xp):
+    """An array of temperatures as one that broadcasts over the classes; where it is not above 0 the row is nan."""
+    if temperature.ndim == x.ndim:
+        temperature = last_axis(temperature, axis, xp)
+    if temperature.ndim and (temperature.ndim != x.ndim or temperature.shape[-1] != 1):
+        raise ValueError(
+            f"{function}: temperature is a number, or one per row as temperature[:, None]. logits are {shape(x)}, "
+            f"temperature is {shape(temperature)}."
+        )
+    return xp.where(temperature > 0, temperature, xp.nan)

@@ -35,18 +35,13 @@ def cache_folder() -> str | None:
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    base = os.environ.get("LASTLAYER_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or _home_cache()
-    folder = pathlib.Path(base, "lastlayer", "kernels", digest.hexdigest())
     try:
+        base = (
+            os.environ.get("LASTLAYER_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        )
+        folder = pathlib.Path(base, "lastlayer", "kernels", digest.hexdigest())
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return str(folder)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: no home at all; a shared folder would run what others left in it
         return None
-
-
-def _home_cache():
-    try:
-        return pathlib.Path.home() / ".cache"
-    except RuntimeError:  # no home at all
-        return tempfile.gettempdir()

@@ -106,15 +106,17 @@ def run(logits, target, weight, temperatures, bins) -> tuple:
     top, rank = np.empty(n, np.int64), np.empty(n, np.int64)
     nll, brier, log_odds = np.empty(n), np.empty(n), np.empty(n)
     probs, odds = np.empty((n, classes)), np.empty((n, classes))
-    target, weight = np.ascontiguousarray(target, np.int64), np.ascontiguousarray(weight, np.float64)
+    pack = lambda array, dtype: np.array(array, dtype, order="C")  # noqa: E731  (a copy: read-only input is another type)
 
     def tile(a, b):
-        curve, curve_nll = np.zeros((len(ascending), bins, 4)), np.zeros(len(ascending))
-        packed = np.ascontiguousarray(logits[a:b], dtype=np.float64)
+        part, part_nll = np.zeros((len(ascending), bins, 4)), np.zeros(len(ascending))
+        packed = pack(logits[a:b], np.float64), pack(target[a:b], np.int64), pack(weight[a:b], np.float64)
         columns = (top[a:b], nll[a:b], brier[a:b], rank[a:b], log_odds[a:b], probs[a:b], odds[a:b])
-        _tile(packed, target[a:b], weight[a:b], ascending, edges, *columns, curve, curve_nll)
-        return curve, curve_nll
+        _tile(*packed, ascending, edges, *columns, part, part_nll)
+        return part, part_nll
 
-    parts = over_ranges(tile, n, TILE)
-    curve, curve_nll = (sum(part[i] for part in parts) for i in (0, 1))
+    curve, curve_nll = np.zeros((len(ascending), bins, 4)), np.zeros(len(ascending))
+    for part, part_nll in over_ranges(tile, n, TILE):
+        curve += part
+        curve_nll += part_nll
     return top, nll, brier, rank, log_odds, probs, odds, curve[::-1].copy(), curve_nll[::-1].copy()

@@ -1,0 +1,40 @@
+"""How every script here measures: the peer and us in turn, medians of several rounds, a table and a CSV of the results."""
+
+import csv
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def alternate(candidates, rounds=7):
+    """Seconds of each ``{name: callable}``, run in turn ``rounds`` times after one warm-up each, as medians."""
+    times = {name: [] for name in candidates}
+    for round_ in range(rounds + 1):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            if round_:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def process(*arguments, **options):
+    """A callable that runs ``python *arguments`` as a whole process and insists that it succeeds."""
+    return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True, **options)
+
+
+def report(name, header, rows):
+    """Print a table and write it to ``results/NAME.csv`` with the machine it was measured on."""
+    widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    RESULTS.mkdir(exist_ok=True)
+    with open(RESULTS / f"{name}.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*header, "machine"])
+        writer.writerows([*row, f"{platform.machine()} {platform.python_version()}"] for row in rows)

@@ -1,0 +1,5 @@
+"""``python -m lastlayer``."""
+
+from lastlayer.cli import main
+
+main()

@@ -1,0 +1,149 @@
+"""What every calibrator is: a frozen record that maps logits to logits and says where it came from."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from lastlayer._check import DataError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How the fit ended, on the rows it was fitted on.
+
+    ``gradient`` is relative to its own scale at the solution; ``converged`` means that it is at most 1e-10 of it, or
+    that no number is left between the ends of the bracket. ``bound`` is the limit that the solution ran into, such as
+    ``"temperature >= 0.0001"``. ``nll_before`` and ``nll_after`` are means. The rest counts the rows left out because
+    no calibrator can mend them: with a nan, with infinite or empty scores, with probability 0 on the target.
+    """
+
+    converged: bool
+    iterations: int
+    gradient: float
+    bound: str | None
+    nll_before: float
+    nll_after: float
+    nan_rows: int = 0
+    infinite_rows: int = 0
+    impossible_rows: int = 0
+
+
+@dataclass(frozen=True)
+class FittedOn:
+    """The rows of a fit: number, weight, task, where they were read, and a hash of their content, in any order."""
+
+    rows: int
+    weight: float
+    task: str
+    source: str | None
+    content: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method that was tried: mean cross-validated NLL and its distance to the best, with standard errors."""
+
+    method: str
+    nll: float
+    error: float
+    difference: float
+    difference_error: float
+    seconds: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """Calling it maps logits to logits. ``classes`` are those it was fitted with, in their order; None fits any.
+
+    A method is a subclass with a ``method`` name, its parameters as fields, ``__call__``, and ``solve``, which fits it
+    to `calibrate.rows.Rows`; and one row in `calibrate.registry.METHODS`.
+    """
+
+    method: ClassVar[str]
+
+    classes: tuple[str, ...] | None = field(default=None, kw_only=True, repr=False)
+    certificate: Certificate | None = field(default=None, kw_only=True, repr=False)
+    fitted_on: FittedOn | None = field(default=None, kw_only=True, repr=False)
+    selection: tuple[Trial, ...] = field(default=(), kw_only=True, repr=False)
+
+    @classmethod
+    def solve(cls, rows) -> Self:
+        """Fit to `calibrate.rows.Rows`, with a certificate."""
+        raise NotImplementedError
+
+    def __call__(self, logits: Any) -> Any:
+        """Calibrated logits, in the library, shape and dtype that ``logits`` came in."""
+        raise NotImplementedError
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The fitted numbers by name, as JSON holds them."""
+        return {name: getattr(self, name) for name in parameter_names(type(self))}
+
+    def apply(self, outputs):
+        """These `Outputs` with calibrated logits; classes or a task other than those of the fit are refused."""
+        if self.classes is not None and outputs.classes != self.classes:
+            raise DataError(
+                f"the calibrator was fitted with classes {_listed(self.classes)}; these outputs have "
+                f"{_listed(outputs.classes)}.",
+                file=outputs.source,
+                field="classes",
+                fix=_order_fix(self.classes, outputs.classes),
+            )
+        if self.fitted_on is not None and outputs.task != self.fitted_on.task:
+            raise DataError(
+                f"the calibrator was fitted on {self.fitted_on.task} outputs; these are {outputs.task}.",
+                file=outputs.source,
+                field="task",
+                fix=f"say task={self.fitted_on.task!r} if they are, or fit a calibrator on rows like these.",
+            )
+        return outputs.with_logits(self(outputs.logits))
+
+    def to_json(self) -> str:
+        """The record as the text of a ``calibrator.json``; `calibrate.from_json` gives back an equal record."""
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "method": self.method,
+            "parameters": self.parameters,
+            "classes": self.classes,
+            "certificate": None if self.certificate is None else asdict(self.certificate),
+            "fitted_on": None if self.fitted_on is None else asdict(self.fitted_on),
+            "selection": [{k: _finite(v) for k, v in asdict(trial).items()} for trial in self.selection],
+        }
+        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def save(self, path, force=True):
+        """Write ``calibrator.json``, whole or not at all; ``force=False`` keeps a file that exists."""
+        from lastlayer.io.atomic import atomic_writer
+
+        with atomic_writer(path, force=force) as file:
+            file.write(self.to_json().encode())
+
+
+def parameter_names(calibrator: type[Calibrator]) -> list[str]:
+    """The fields that a method adds to `Calibrator`."""
+    common = {f.name for f in fields(Calibrator)}
+    return [f.name for f in fields(calibrator) if f.name not in common]
+
+
+def _finite(value):
+    """JSON has no infinity: a loss or an error without bound is null."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _listed(names):
+    text = ", ".join(names)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _order_fix(wanted, found):
+    if sorted(wanted) != sorted(found):
+        return "fit a calibrator on outputs of these classes, or name the classes as they were in the fit."
+    if len(found) > 20:
+        return "put the columns and `classes` into the order of the fit."
+    return f"reorder the columns as in the fit: {[found.index(name) for name in wanted]}, and `classes` with them."

@@ -1,0 +1,137 @@
+"""THE methods of calibration, simplest first, and how a ``calibrator.json`` is read back as one of them."""
+
+import json
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lastlayer._check import DataError, one_of
+from lastlayer.calibrate.calibrator import SCHEMA_VERSION, Calibrator, Certificate, FittedOn, Trial, parameter_names
+from lastlayer.calibrate.identity import Identity
+from lastlayer.calibrate.temperature import Temperature
+
+LARGEST_FILE = 2**26
+
+
+class Method(NamedTuple):
+    """One row: the class, the tasks it serves, and whether it can place a margin, whose zero means nothing yet."""
+
+    calibrator: type[Calibrator]
+    tasks: tuple[str, ...]
+    margins: bool
+
+
+# The order is the order of complexity: "auto" prefers the earlier of two that do equally well.
+METHODS: dict[str, Method] = {
+    row.calibrator.method: row
+    for row in (
+        Method(Identity, tasks=("multiclass", "binary", "multilabel"), margins=False),
+        Method(Temperature, tasks=("multiclass", "binary", "multilabel"), margins=False),
+    )
+}
+
+
+def from_json(text) -> Calibrator:
+    """The calibrator that `Calibrator.to_json` wrote.
+
+    >>> from_json('{"schema_version": 1, "method": "temperature", "parameters": {"temperature": 2.5}, "classes": null}')
+    Temperature(temperature=2.5)
+    """
+    try:
+        record = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as problem:
+        raise DataError(f"is not JSON ({problem}).", fix="fit again with `lastlayer fit`.") from None
+    if not isinstance(record, dict) or "schema_version" not in record:
+        raise DataError("is not a calibrator: it has no schema_version.", fix="`lastlayer fit` writes one.")
+    if record["schema_version"] != SCHEMA_VERSION or isinstance(record["schema_version"], bool):
+        raise DataError(
+            f"is {record['schema_version']!r}; this version of lastlayer reads {SCHEMA_VERSION}.",
+            field="schema_version",
+            fix="fit again with this version, or update lastlayer.",
+        )
+    calibrator = _method(record.get("method"))
+    classes = record.get("classes")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise DataError(
+            "is a list of names, or null.", field="classes", fix="name the classes in the order of the fit."
+        )
+    selection = record.get("selection", [])
+    if not isinstance(selection, list):
+        raise DataError("is a list of trials.", field="selection", fix="leave it out, or fit again.")
+    parameters = _parameters(calibrator, record.get("parameters"))
+    about = {
+        "classes": None if classes is None else tuple(classes),
+        "certificate": _optional(Certificate, record.get("certificate"), "certificate"),
+        "fitted_on": _optional(FittedOn, record.get("fitted_on"), "fitted_on"),
+        "selection": tuple(_record(Trial, row, "selection") for row in selection),
+    }
+    try:
+        return calibrator(**parameters, **about)
+    except ValueError as problem:
+        raise DataError(f"{problem}", field="parameters", fix="fit again.") from None
+
+
+def load(path) -> Calibrator:
+    """The calibrator in a file that `Calibrator.save` wrote; what is wrong with a file is said with its name."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise DataError(
+                "is too large for a calibrator.", file=path, fix="name the file that `lastlayer fit` wrote."
+            )
+        text = path.read_text("utf-8")
+    except OSError as problem:
+        raise DataError(
+            f"cannot be read: {problem.strerror or problem}.", file=path, fix="`lastlayer fit FILE -o` writes one."
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError("is not text, so not a calibrator.", file=path, fix="`lastlayer fit` writes one.") from None
+    try:
+        return from_json(text)
+    except DataError as problem:
+        raise problem.within(path) from None
+
+
+def _method(name):
+    try:
+        one_of("calibrator", "method", name, tuple(METHODS))
+    except (ValueError, TypeError) as problem:
+        raise DataError(str(problem), field="method", fix="fit again with this version, or update lastlayer.") from None
+    return METHODS[name].calibrator
+
+
+def _parameters(calibrator, value):
+    names = parameter_names(calibrator)
+    kinds = {f.name: f.type for f in fields(calibrator)}
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise DataError(f"{calibrator.method} has {names or 'none'}.", field="parameters", fix="fit again.")
+    return {name: _typed(kinds[name], value[name], f"parameters.{name}") for name in names}
+
+
+def _optional(cls, value, where):
+    return None if value is None else _record(cls, value, where)
+
+
+def _record(cls, value, where):
+    """A frozen record from a JSON object with its names and types; a null number is one without bound."""
+    required = {f.name for f in fields(cls) if f.default is MISSING}
+    kinds = {f.name: f.type for f in fields(cls)}
+    if not isinstance(value, dict) or not required <= set(value) <= set(kinds):
+        raise DataError(f"holds {', '.join(kinds)}.", field=where, fix="leave it out, or fit again.")
+    if cls is Trial:
+        value = {k: float("inf") if v is None and kinds[k] is float else v for k, v in value.items()}
+    return cls(**{name: _typed(kinds[name], v, f"{where}.{name}") for name, v in value.items()})
+
+
+def _typed(kind, value, where) -> Any:
+    number = kind is float and isinstance(value, int | float) and not isinstance(value, bool)
+    if not number and not (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
+        raise DataError(f"{value!r} is not of type {getattr(kind, '__name__', kind)}.", field=where, fix="fit again.")
+    try:
+        return float(value) if number else value
+    except OverflowError:
+        raise DataError("is too large a number.", field=where, fix="fit again.") from None
+
+
+def _no_constant(name):
+    raise ValueError(f"{name} is not a number in JSON")

@@ -1,0 +1,131 @@
+"""Files to outputs, states and one report: shards are evaluated one by one and merged."""
+
+import io
+import sys
+from pathlib import Path
+
+from lastlayer._check import DataError
+from lastlayer.calibrate import load as load_calibrator
+from lastlayer.cli._common import progress, shown
+from lastlayer.io import load
+from lastlayer.measure import Evaluation, evaluate
+from lastlayer.report import Report
+
+_STATE_NAME = slice(30, 39)  # of a zip archive: the name of its first member, which in a state is "state.npy"
+
+
+def calibrator_from(file):
+    """The calibrator in a file; None for None."""
+    return None if file is None else load_calibrator(file)
+
+
+def in_words(calibrator):
+    """A calibrator for a line of text: ``temperature 3.25``, ``platt: slope 1.2, intercept 0.1``."""
+    parameters = [
+        f"{name} {f'{value:.6g}' if isinstance(value, float) else f'of {len(value)} numbers'}"
+        for name, value in calibrator.parameters.items()
+    ]
+    if len(parameters) == 1 and parameters[0].startswith(f"{calibrator.method} "):
+        return parameters[0]
+    return f"{calibrator.method}: {', '.join(parameters)}" if parameters else calibrator.method
+
+
+def report_of(files, how, calibrator_file=None, convention=None):
+    """One `Report` of all files, each data or a state."""
+    calibrator = calibrator_from(calibrator_file)
+    after = before = None
+    with progress("evaluating", total=len(files) if len(files) > 1 else None) as advance:
+        for file in files:
+            one, other = _evaluated(file, how, calibrator, convention)
+            after, before = _merged(after, one, file), _merged(before, other, file)
+            advance()
+    assert after is not None  # FILE... is at least one
+    return Report(after, sources(files), before, None if calibrator is None else str(calibrator))
+
+
+def state_of(files):
+    """The states in the files as one."""
+    total = _read_state(files[0])
+    for file in files[1:]:
+        total = _merged(total, _read_state(file), file)
+    return total
+
+
+def sources(files):
+    """The files in words."""
+    first = "standard input" if files[0] == "-" else shown(files[0])
+    return first if len(files) == 1 else f"{first} and {len(files) - 1} more"
+
+
+def page_name(files):
+    """NAME.report.html, here: the name of the file, or what the names of several begin with."""
+    stems = ["stdin" if file == "-" else Path(file).name.split(".")[0] or Path(file).name for file in files]
+    first, last = min(stems), max(stems)  # what these two begin with, all do
+    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return f"{first[:shared].rstrip('-_ ') or stems[0]}.report.html"
+
+
+def write_page(report, path, files):
+    """The page of a report at ``path``, or at its own name here; returns where."""
+    if path is not None:
+        return report.to_html(path)
+    try:
+        return report.to_html(page_name(files))
+    except DataError as error:
+        raise DataError(
+            error.message, file=error.file, fix="name another place with --html PATH, or leave it out: --no-html."
+        ) from error
+
+
+def _evaluated(file, how, calibrator, convention):
+    """Evaluations with the calibrator and, where there is one, without."""
+    if holds_state(file):
+        if calibrator is not None or convention is not None:
+            what = "--calibrator" if calibrator is not None else "--convention"
+            raise DataError(
+                f"is a state: its rows are summed already, so {what} comes too late.",
+                file=shown(file),
+                fix=f"give {what} when the data is checked: lastlayer check DATA {what} ... --state STATE.",
+            )
+        return _read_state(file), None
+    outputs = load(file, **how)
+    if calibrator is None:
+        return evaluate(outputs, convention=convention), None
+    after = evaluate(calibrator.apply(outputs), convention=convention)
+    return after, None if outputs.kind == "margin" else evaluate(outputs, convention=convention)
+
+
+def _merged(total, part, file):
+    try:
+        return part if total is None else total.merge(part)
+    except DataError as error:
+        raise error.within(shown(file)) from None
+
+
+def holds_state(file):
+    """Whether a file, or standard input, begins as a state does."""
+    try:
+        if file == "-":
+            stdin = sys.stdin.buffer
+            start = stdin.peek(_STATE_NAME.stop) if isinstance(stdin, io.BufferedReader) else b""
+        else:
+            with open(file, "rb") as opened:
+                start = opened.read(_STATE_NAME.stop)
+    except OSError:  # reading it as data says what is wrong
+        return False
+    return start[_STATE_NAME] == b"state.npy"
+
+
+def _read_state(file):
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror}.",
+            file=shown(file),
+            fix="`lastlayer check DATA --state FILE` writes one.",
+        ) from None
+    try:
+        return Evaluation.from_bytes(data)
+    except DataError as error:
+        raise error.within(sources([file])) from None

@@ -1,0 +1,197 @@
+"""``lastlayer decide``: accept each row or have it reviewed, by costs or with a guarantee."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from lastlayer._check import DataError
+from lastlayer.calibrate.rows import Rows
+from lastlayer.cli._common import (
+    calibrator_option,
+    command,
+    data_options,
+    emit,
+    force_option,
+    progress,
+    say,
+    suggest,
+    usage,
+)
+from lastlayer.cli._reading import calibrator_from, in_words, sources
+from lastlayer.decide import Cost, Coverage, Policy, Risk, read_costs
+from lastlayer.io import atomic_writer, load
+from lastlayer.transform import sigmoid
+
+_EXAMPLES = """
+lastlayer decide test.npz --calibrator c.json --cost wrong=10,review=1
+lastlayer decide test.npz --calibrator c.json --cost costs.csv -o decisions.csv
+lastlayer decide test.npz --calibrator c.json --risk .02 --held-out held.npz
+lastlayer decide test.npz --calibrator c.json --coverage .95 --held-out held.npz
+"""
+_FORMS = ("csv", "jsonl", "parquet")
+
+
+class Share(click.ParamType):
+    """A number between 0 and 1, both excluded."""
+
+    name = "SHARE"
+
+    def convert(self, value, param, ctx):
+        try:
+            share = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        if not 0 < share < 1:
+            percent = f" Write {share / 100:g} for {share:g} %." if 1 < share < 100 else ""
+            self.fail(f"{value} is not between 0 and 1, both excluded.{percent}", param, ctx)
+        return share
+
+
+@command("decide", _EXAMPLES)
+@click.argument("file", metavar="FILE")
+@calibrator_option
+@click.option("--cost", metavar="COSTS", help="wrong=10,review=1, or a CSV file with a cost per pair of classes.")
+@click.option("--coverage", type=Share(), help="Accept at least this share of the rows. Needs --held-out.")
+@click.option("--risk", type=Share(), help="At most this share of the accepted rows is wrong. Needs --held-out.")
+@click.option("--held-out", metavar="FILE", help="Rows that nothing was fitted on; for --risk they are labelled.")
+@click.option("--held-out-split", metavar="NAME", help="The split of the held-out rows, if not that of --split.")
+@click.option("--confidence", type=Share(), default=0.95, show_default=True, help="With which the guarantee holds.")
+@click.option("-o", "--output", metavar="FILE", help="Write the decisions: .csv, .jsonl, .parquet, or - (CSV).")
+@data_options
+@force_option
+def decide(
+    file, calibrator, cost, coverage, risk, held_out, held_out_split, confidence, output, how, force, as_json, quiet
+):
+    """Accept the class of each row, or have the row reviewed.
+
+    --cost weighs the expected cost of an error against that of a review. --coverage and --risk find a threshold on
+    held-out rows, and promise their share for rows like these. Probabilities must be true for costs to be: give the
+    calibrator that `lastlayer fit` wrote.
+    """
+    goals = {"--cost": cost, "--coverage": coverage, "--risk": risk}
+    _one_goal(goals, held_out, held_out_split)
+    _writable(output, as_json)
+    if held_out is not None and _same_rows(file, how["split"], held_out, held_out_split or how["split"]):
+        raise usage("--held-out names the rows to decide on; a guarantee rests on others.")
+    fitted = calibrator_from(calibrator)
+    with progress("deciding"):
+        outputs = load(file, **how)
+        if cost is not None:
+            policy = _costs(cost, outputs.classes)
+        else:
+            rows = load(held_out, **how | {"split": held_out_split or how["split"], "target_file": None})
+            policy = _guaranteed(rows, fitted, coverage, risk, confidence)
+        decisions = policy(_calibrated(outputs, fitted))
+    _write(decisions, output, force)
+    summary = decisions.summary(confidence)
+    if as_json:
+        record = {"source": sources([file]), "calibrator": None if fitted is None else str(fitted)}
+        emit(record | {"policy": json.loads(policy.to_json()), "summary": summary._asdict(), "decisions": output})
+        return
+    for line in _lines(sources([file]), fitted, policy, summary):
+        click.echo(line, err=output == "-")
+    if output not in (None, "-"):
+        click.echo(f"saved {output}")
+    if fitted is None:
+        say("without --calibrator these probabilities are taken as they are.")
+    if output is None:
+        suggest("the same with -o decisions.csv, to keep them")
+
+
+def _one_goal(goals, held_out, held_out_split):
+    given = [flag for flag, value in goals.items() if value is not None]
+    if len(given) != 1:
+        raise usage(f"give one of --cost, --coverage and --risk{', not ' + ' and '.join(given) if given else ''}.")
+    if given != ["--cost"] and held_out is None:
+        raise usage(f"{given[0]} is a guarantee: it needs rows that nothing was fitted on, --held-out LABELLED.")
+    if given == ["--cost"] and (held_out or held_out_split):
+        raise usage("--cost rests on the costs alone; --held-out is for --coverage and --risk.")
+
+
+def _writable(output, as_json):
+    if output == "-" and as_json:
+        raise usage("-o - and --json both want standard output; write the decisions to a file.")
+    if output not in (None, "-") and Path(output).suffix.lower().removeprefix(".") not in _FORMS:
+        raise usage(f"-o {output}: decisions are written as {', '.join('.' + form for form in _FORMS)}.")
+
+
+def _same_rows(file, split, held_out, held_out_split):
+    if split != held_out_split:
+        return False
+    return file == held_out or (os.path.exists(file) and os.path.exists(held_out) and os.path.samefile(file, held_out))
+
+
+def _calibrated(outputs, fitted):
+    return outputs if fitted is None else fitted.apply(outputs)
+
+
+def _costs(cost, classes) -> Policy:
+    try:
+        return read_costs(cost, classes)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise usage(str(error)) from None
+
+
+def _guaranteed(rows, fitted, coverage, risk, confidence) -> Policy:
+    """The threshold that keeps the promise; a bound on the rows of the fit would be a bound on nothing."""
+    if fitted is not None and fitted.fitted_on is not None and rows.target is not None:
+        if Rows.of(rows).content() == fitted.fitted_on.content:
+            raise DataError(
+                "holds the rows that the calibrator was fitted on, so it promises nothing about new ones.",
+                file=rows.source,
+                fix="keep a third part of the labelled rows for --held-out.",
+            )
+    rows = _calibrated(rows, fitted)
+    return Risk.fit(rows, risk, confidence) if risk is not None else Coverage.fit(rows, coverage, confidence)
+
+
+def _write(decisions, output, force):
+    if output == "-":
+        with atomic_writer("-") as file:
+            decisions.dump(file, "csv")
+    elif output is not None:
+        decisions.write(output, force=force)
+
+
+def _lines(source, fitted, policy, summary):
+    """The summary in words, at most 80 columns wide."""
+    s, reviewed = summary, summary.rows - summary.accepted
+    yield f"{source}: {s.rows:,} rows, {_rule(policy)}"
+    if fitted is not None:
+        yield f"  calibrated by  {in_words(fitted)}"
+    yield f"  accepted       {s.accepted:,} rows ({s.share:.1%}){_threshold(policy)}"
+    undecided = f", of which {s.undecided:,} speak for no class" if s.undecided else ""
+    yield f"  review         {reviewed:,} rows ({1 - s.share:.1%}){undecided}"
+    if s.error is not None and s.accepted:
+        bound = f"at most {s.error_high:.2%} ({s.confidence:.0%} confidence)"
+        yield f"  error          {s.error:.2%} of the accepted, {bound}"
+    if s.error_all is not None:
+        yield f"                 {s.error_all:.2%} if all were accepted"
+    if s.expected_cost is not None:
+        realised = "" if s.realised_cost is None else f", realised {_cost(s.realised_cost)}"
+        yield f"  cost per row   expected {_cost(s.expected_cost)}{realised}"
+    if s.cost_all is not None:
+        yield f"                 realised {_cost(s.cost_all)} if all were accepted"
+
+
+def _cost(value):
+    return f"{value:.4f}" if value < 100 else f"{value:,.2f}"
+
+
+def _rule(policy):
+    if isinstance(policy, Cost):
+        return f"an error costs {policy.wrong:g}, a review {policy.review:g}"
+    if isinstance(policy, Coverage):
+        return f"at least {policy.coverage:.4g} accepted ({policy.confidence:.0%} confidence)"
+    if isinstance(policy, Risk):
+        return f"at most {policy.risk:.4g} of the accepted wrong ({policy.confidence:.0%} confidence)"
+    return "costs per pair of classes"
+
+
+def _threshold(policy):
+    at = getattr(policy, "log_odds", None)
+    return "" if at is None else f", from a probability of {sigmoid(at):.4f} (log-odds {at:.4g})"

@@ -1,0 +1,89 @@
+"""``lastlayer fit``: choose and fit a calibrator on held-out rows."""
+
+import json
+import shlex
+
+import click
+
+from lastlayer.calibrate import METHODS
+from lastlayer.calibrate import fit as fit_calibrator
+from lastlayer.cli._common import (
+    command,
+    data_options,
+    emit,
+    force_option,
+    how_again,
+    progress,
+    show,
+    suggest,
+    table,
+    usage,
+)
+from lastlayer.cli._reading import in_words, sources
+from lastlayer.io import atomic_writer, load
+from lastlayer.outputs import concatenate
+
+_EXAMPLES = """
+lastlayer fit valid.npz -o c.json
+lastlayer fit shard-*.npz -o c.json
+lastlayer fit logits.npz --split val --method temperature -o c.json
+"""
+
+
+@command("fit", _EXAMPLES)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="FILE", help="Write the calibrator (JSON); - for standard output.")
+@click.option("--method", type=click.Choice(["auto", *METHODS]), default="auto", help="auto (the default) tries all.")
+@click.option(
+    "--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Of the cross-validation."
+)
+@data_options
+@force_option
+def fit(files, output, method, seed, how, force, as_json, quiet):
+    """Choose and fit a calibrator on held-out labelled rows.
+
+    The rows are ones that the model was not trained on. `auto` takes the simplest method whose cross-validated loss is
+    not significantly above the best, and identity where nothing helps. Without -o it only shows what it would choose.
+    """
+    if output == "-" and as_json:
+        raise usage("-o - and --json both want standard output; the calibrator is JSON itself.")
+    outputs = concatenate([load(file, **how) for file in files])
+    with progress("fitting"):
+        calibrator = fit_calibrator(outputs, method, seed=seed)
+    if output is not None:
+        with atomic_writer(output, force=force) as file:
+            file.write(calibrator.to_json().encode())
+    if as_json:
+        emit({"source": sources(files), "output": output, "calibrator": json.loads(calibrator.to_json())})
+    elif output != "-":
+        _show(calibrator, output)
+    if output is None:
+        data = " ".join(map(shlex.quote, files)) + how_again(how)
+        suggest(f"lastlayer fit {data} -o calibrator.json, to keep it")
+    else:
+        suggest(f"lastlayer check TEST --calibrator {shlex.quote(output)}, on rows that nothing was fitted on")
+
+
+def _show(calibrator, output):
+    if calibrator.selection:
+        click.echo("cross-validated on the same rows:")
+        tried = table("method", "nll", "± error", "above the best", "± error", "")
+        for t in calibrator.selection:
+            above = ("0", "") if t.difference == 0 else (f"{t.difference:.6f}", f"{t.difference_error:.6f}")
+            tried.add_row(t.method, f"{t.nll:.6f}", f"{t.error:.6f}", *above, t.verdict)
+        show(tried)
+    done = calibrator.certificate
+    click.echo(in_words(calibrator))
+    if done is not None:
+        click.echo(
+            f"nll {done.nll_before:.6f} -> {done.nll_after:.6f} on the {calibrator.fitted_on.rows:,} rows of the fit"
+        )
+        if not done.converged:
+            click.echo(f"not converged after {done.iterations} steps: see `certificate`")
+        if done.bound is not None:
+            click.echo(f"it ran into its bound: {done.bound}")
+        left_out = {"with nan": done.nan_rows, "infinite": done.infinite_rows, "impossible": done.impossible_rows}
+        if any(left_out.values()):
+            click.echo("left out: " + ", ".join(f"{n} rows {what}" for what, n in left_out.items() if n))
+    if output is not None:
+        click.echo(f"saved {output}")

@@ -1,0 +1,213 @@
+"""fit: the choice of a method, its promise never to be worse than identity, and what it refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calibrate import simulated
+from lastlayer import Outputs
+from lastlayer._check import DataError
+from lastlayer.calibrate import METHODS, Identity, Temperature, fit
+from lastlayer.calibrate.rows import Rows, text_hashes
+from lastlayer.calibrate.selection import compare
+
+TEMPERATURES = (1.0, 0.7, 1.05, 1.3, 2.0)
+MAKERS = (simulated.multiclass, simulated.binary, simulated.multilabel)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_auto_is_never_worse_than_identity(seed):
+    make, temperature = MAKERS[seed % 3], TEMPERATURES[seed % 5]
+    held_out, fresh = make(seed, temperature=temperature), make(seed + 1000, n=20000, temperature=temperature)
+    calibrator = fit(held_out)
+    assert simulated.nll(calibrator.apply(fresh)) <= simulated.nll(fresh) + 0.002
+    assert calibrator.certificate.nll_after <= calibrator.certificate.nll_before
+
+
+def test_identity_stays_on_calibrated_rows():
+    chosen = [fit(MAKERS[seed % 3](seed)).method for seed in range(100)]
+    assert chosen.count("identity") >= 90
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_auto_leaves_identity_when_temperature_helps(make):
+    calibrator = fit(make(0, temperature=2.0))
+    assert calibrator.method == "temperature"
+    trials = {trial.method: trial for trial in calibrator.selection}
+    assert list(trials) == list(METHODS)
+    assert trials["identity"].verdict == "significantly worse"
+    assert trials["temperature"].verdict == "chosen"
+    assert trials["identity"].difference > 1.6449 * trials["identity"].difference_error > 0
+    assert trials["identity"].nll - trials["temperature"].nll == pytest.approx(trials["identity"].difference)
+
+
+def test_the_loss_of_a_trial_is_cross_validated():
+    outputs = simulated.multiclass(0, n=200, temperature=2.0)
+    trial = next(t for t in fit(outputs).selection if t.method == "temperature")
+    fold = Rows.of(outputs).folds(5, 0)
+    total = 0.0
+    for k in range(5):
+        rest, out = outputs.rows(fold != k), outputs.rows(fold == k)
+        total += len(out) * simulated.nll(fit(rest, "temperature").apply(out))
+    assert trial.nll == pytest.approx(total / 200, rel=1e-10)
+
+
+@pytest.mark.parametrize(("z", "verdict"), [(1.64, "as good as the best"), (1.65, "significantly worse")])
+def test_the_test_is_one_sided_at_5_percent_on_paired_differences(z, verdict):
+    rng = np.random.default_rng(0)
+    best, apart = 100 * rng.normal(size=1000), rng.normal(size=1000)
+    apart = (apart - apart.mean()) / apart.std(ddof=1)  # the mean of apart + z / sqrt(n) is z standard errors above 0
+    losses = {"simple": best + apart + z / np.sqrt(1000), "best": best}
+    simple, other = compare(losses, np.ones(1000), {"simple": 0.0, "best": 0.0})
+    assert simple.difference / simple.difference_error == pytest.approx(z)
+    assert simple.verdict == verdict
+    assert other.difference == 0 and other.verdict == "as good as the best"
+
+
+def test_an_infinite_held_out_loss_is_significantly_worse():
+    losses = {"identity": np.ones(100), "other": np.r_[np.inf, np.zeros(99)]}
+    trials = compare(losses, np.ones(100), {"identity": 0.0, "other": 0.0})
+    assert [trial.verdict for trial in trials] == ["as good as the best", "significantly worse"]
+
+
+def test_a_method_that_is_worse_on_the_rows_of_the_fit_is_not_chosen(monkeypatch):
+    solve = Temperature.solve.__func__
+
+    def broken(cls, rows):
+        fitted = solve(cls, rows)
+        after = fitted.certificate.nll_before + (1e-6 if len(rows) == 1000 else 0.0)
+        return replace(fitted, certificate=replace(fitted.certificate, nll_after=after))
+
+    monkeypatch.setattr(Temperature, "solve", classmethod(broken))
+    calibrator = fit(simulated.multiclass(0, temperature=2.0))
+    assert calibrator.method == "identity"
+    assert calibrator.selection[1].verdict == "worse than identity on the rows of the fit"
+
+
+def test_choice_and_folds_do_not_depend_on_the_order_of_rows():
+    outputs = simulated.multiclass(1, n=500, temperature=1.2)
+    order = np.random.default_rng(0).permutation(500)
+    a, b = fit(outputs), fit(outputs.rows(order))
+    assert a.method == b.method
+    np.testing.assert_array_equal(Rows.of(outputs).folds(5, 0)[order], Rows.of(outputs.rows(order)).folds(5, 0))
+    for ours, theirs in zip(a.selection, b.selection, strict=True):
+        assert ours.nll == pytest.approx(theirs.nll, rel=1e-12)
+
+
+def test_folds_follow_ids_of_any_type_and_width():
+    outputs = simulated.multiclass(1, n=500)
+    ids = np.arange(500)
+    wide = np.array([str(i) for i in ids], dtype="<U64")
+    folds = [Rows.of(replace(outputs, ids=column)).folds(5, 0) for column in (ids, wide, wide.astype(object))]
+    np.testing.assert_array_equal(folds[0], folds[1])
+    np.testing.assert_array_equal(folds[0], folds[2])
+    assert not np.array_equal(folds[0], Rows.of(outputs).folds(5, 0))
+    assert not np.array_equal(folds[0], Rows.of(replace(outputs, ids=ids)).folds(5, 1))
+    assert np.bincount(folds[0], minlength=5).min() > 60
+
+
+def test_hashes_tell_ids_apart():
+    ids = [f"{prefix}{i}" for prefix in ("", "a", "row-", "0") for i in range(2000)] + ["", "é"]
+    assert len(np.unique(text_hashes(ids))) == len(set(ids))
+
+
+def test_content_hash_sees_logits_target_and_nothing_else():
+    outputs = simulated.multiclass(1, n=50)
+    content = Rows.of(outputs).content()
+    changed = outputs.scores.copy()
+    changed[3, 1] += 1e-9
+    target = outputs.target.copy()
+    target[0] = (target[0] + 1) % 4
+    assert Rows.of(outputs.rows(np.arange(50)[::-1])).content() == content
+    assert Rows.of(replace(outputs, source="elsewhere.npz", ids=np.arange(50))).content() == content
+    assert Rows.of(replace(outputs, scores=changed)).content() != content
+    assert Rows.of(replace(outputs, target=target)).content() != content
+    soft = np.eye(4)[target]
+    assert Rows.of(replace(outputs, target=soft)).content() != Rows.of(replace(outputs, target=soft[::-1])).content()
+
+
+def test_soft_targets_may_miss_1_by_rounding():
+    outputs = simulated.multiclass(2, n=100, temperature=2.0)
+    soft = np.eye(4)[outputs.target]
+    exact, rounded = (fit(replace(outputs, target=t), "temperature") for t in (soft, soft * 0.9995))
+    assert exact.temperature == pytest.approx(fit(outputs, "temperature").temperature, rel=1e-9)
+    assert rounded.temperature == pytest.approx(exact.temperature, rel=1e-9)
+
+
+def test_probabilities_are_calibrated_as_their_logarithms():
+    outputs = simulated.multiclass(2, n=500, temperature=2.0)
+    z = outputs.scores - outputs.scores.max(1, keepdims=True)
+    probs = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    calibrator = fit(Outputs(probs, "probs", target=outputs.target), "temperature")
+    assert calibrator.temperature == pytest.approx(fit(outputs, "temperature").temperature, rel=1e-9)
+
+
+def test_identity_is_fitted_too():
+    outputs = simulated.multiclass(0, n=100)
+    calibrator = fit(outputs, "identity")
+    assert isinstance(calibrator, Identity)
+    np.testing.assert_array_equal(calibrator.apply(outputs).scores, outputs.scores)
+    assert calibrator.certificate.nll_after == pytest.approx(simulated.nll(outputs), rel=1e-12)
+
+
+def test_apply_refuses_other_classes_and_names_both_orders():
+    outputs = simulated.multiclass(0, n=100, classes=3)
+    calibrator = fit(replace(outputs, classes=["cat", "dog", "eel"]), "temperature")
+    swapped = replace(outputs, classes=["dog", "cat", "eel"], source="test.npz")
+    with pytest.raises(DataError, match=r"test\.npz: classes: .*cat, dog, eel; .*dog, cat, eel.*\[1, 0, 2\]"):
+        calibrator.apply(swapped)
+    with pytest.raises(DataError, match=r"cat, dog, eel; .*0, 1, 2"):
+        calibrator.apply(replace(outputs, classes=None))
+    with pytest.raises(DataError, match="fitted with classes"):
+        calibrator.apply(simulated.multiclass(0, n=10, classes=4))
+
+
+def test_apply_refuses_another_task():
+    calibrator = fit(simulated.multilabel(0, n=100), "temperature")
+    scores = simulated.multilabel(1, n=100).scores
+    with pytest.raises(DataError, match="fitted on multilabel outputs; these are multiclass"):
+        calibrator.apply(Outputs(scores, "logits"))
+    assert calibrator.apply(Outputs(scores, "logits", task="multilabel")).task == "multilabel"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "method", "sentence"),
+    [
+        (Outputs(np.zeros((50, 2)), "logits"), "auto", "no target"),
+        (Outputs(np.eye(2)[[0] * 50], "logits", target=[0] * 50), "auto", "every target is 0.* at least two classes"),
+        (Outputs(np.zeros(50), "logits", target=[1] * 50, classes=["no", "yes"]), "auto", "every target is yes"),
+        (Outputs(np.full((50, 2), np.nan), "logits", target=[0, 1] * 25), "auto", "0 labelled rows .*50 with nan"),
+        (simulated.multiclass(0, n=49), "auto", "49 labelled rows are too few .*5-fold.*at least 50"),
+        (simulated.multiclass(0, n=9), "temperature", "9 labelled rows are left .*at least 10"),
+        (replace(simulated.multiclass(0), ids=np.zeros(1000)), "auto", "one fold.*own id"),
+        (replace(simulated.binary(0), kind="margin"), "temperature", "margins.*say kind='logits'"),
+        (replace(simulated.binary(0), kind="margin"), "auto", "margins"),
+    ],
+)
+def test_bad_data_get_one_sentence(outputs, method, sentence):
+    with pytest.raises(DataError, match=sentence):
+        fit(replace(outputs, source="valid.npz"), method)
+
+
+def test_a_margin_is_sent_to_a_method_that_places_it(monkeypatch):
+    able = METHODS["identity"]._replace(margins=True)
+    monkeypatch.setitem(METHODS, "identity", able)
+    with pytest.raises(DataError, match=r"temperature moves no zero.*use method='identity'"):
+        fit(replace(simulated.binary(0), kind="margin"), "temperature")
+
+
+def test_a_wrong_call_is_named():
+    outputs = simulated.multiclass(0)
+    with pytest.raises(ValueError, match="Did you mean 'temperature'"):
+        fit(outputs, "temprature")
+    for folds in (1, 2.5):
+        with pytest.raises(ValueError, match="folds is an integer of at least 2"):
+            fit(outputs, folds=folds)
+
+
+def test_a_method_serves_its_tasks_only(monkeypatch):
+    monkeypatch.setitem(METHODS, "temperature", METHODS["temperature"]._replace(tasks=("binary",)))
+    with pytest.raises(ValueError, match="fit of multiclass outputs: method is one of 'identity'"):
+        fit(simulated.multiclass(0), "temperature")
+    assert [trial.method for trial in fit(simulated.multiclass(0, temperature=2.0)).selection] == ["identity"]

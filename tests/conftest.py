@@ -1,0 +1,31 @@
+"""What every test may use."""
+
+from pathlib import Path
+
+import pytest
+from arrays import DIFFERENTIABLE, LIBRARIES
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data beside the repository."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data are not here: no folder {folder.name!r} in ../shared beside the repository")
+    return folder
+
+
+@pytest.fixture(params=LIBRARIES, ids=str)
+def library(request):
+    """Each array library in turn, with the layouts and precisions worth telling apart."""
+    request.param.require()
+    with request.param.context():
+        yield request.param
+
+
+@pytest.fixture(params=DIFFERENTIABLE, ids=str)
+def differentiable(request):
+    """Each way to a gradient in turn."""
+    request.param.require()
+    with request.param.context():
+        yield request.param

@@ -1,0 +1,333 @@
+"""Every row of the kernel table equals its formula, and a row of data has the same bits whatever happens around it."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lastlayer as ll
+import lastlayer.kernels.cpu
+from lastlayer import kernels
+from lastlayer.kernels import pool
+from lastlayer.measure.rows import CURVE_BINS, TEMPERATURES, RowStatistics, row_statistics
+
+TILE = 8192  # rows of one range
+
+
+def special_rows(classes, dtype):
+    """Each kind of row of the special-value contract, once."""
+    rng = np.random.default_rng(classes)
+    ramp = np.arange(classes, dtype=float)
+    rows = [rng.normal(scale=scale, size=classes) for scale in (4, 1e-30, 1e30)]
+    rows += [np.zeros(classes), np.full(classes, -3.5), ramp, -ramp, ramp / 8]
+    tie = rng.normal(size=classes)
+    tie[[0, classes // 2, -1]] = 5.0
+    dominant = rng.normal(scale=0.01, size=classes)
+    dominant[classes // 3] += 80
+    rows += [tie, dominant, -dominant, dominant * 10]
+    masked = rng.normal(scale=4, size=classes)
+    masked[: classes // 2] = -np.inf
+    lone = np.full(classes, -np.inf)
+    lone[-1] = 2.0
+    rows += [masked, lone, np.full(classes, -np.inf)]
+    for infinities in ([0], [-1], [0, classes // 2, -1]):
+        rows += [rng.normal(size=classes), masked.copy()]
+        rows[-1][infinities] = rows[-2][infinities] = np.inf
+    for fill in (0.0, np.inf, -np.inf):
+        rows.append(np.full(classes, fill))
+        rows[-1][classes // 2] = np.nan
+    return np.array(rows).astype(dtype)
+
+
+def row_statistics_arguments(logits):
+    n, classes = logits.shape
+    rng = np.random.default_rng(n)
+    return logits, rng.integers(0, classes, n), rng.choice([0.0, 1.0, 0.25], n), TEMPERATURES, CURVE_BINS
+
+
+ARGUMENTS = {"row_statistics": (row_statistics, row_statistics_arguments)}
+TOLERANCE = 1e-11  # the curve reaches its temperatures by squaring, up to six times
+
+
+def assert_close(found, want):
+    for a, b in zip(found, want, strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=1e-300)
+
+
+def assert_same_bits(found, want):
+    for a, b in zip(found, want, strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_every_function_of_the_table_is_tested_here():
+    assert {row.function for row in kernels.TABLE} == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("row", kernels.TABLE, ids=lambda row: row.function)
+@pytest.mark.parametrize("classes", [1, 2, 3, 10, 257])  # a lone class, a pair, an odd number, digits, one above 2^8
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kernel_equals_formula(row, classes, dtype):
+    function, arguments = ARGUMENTS[row.function]
+    logits = special_rows(classes, dtype)
+    args = arguments(np.tile(logits, (max(1, 8 // classes), 1)))
+    assert kernels.choose(row.function, args[0]) is kernels.resolve(row.run)
+    found = function(*args)
+    with ll.formulas():
+        assert_close(found, function(*args))
+
+
+def test_no_rows_are_an_empty_block():
+    args = row_statistics_arguments(np.zeros((0, 3)))
+    found = row_statistics(*args)
+    with ll.formulas():
+        assert_close(found, row_statistics(*args))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layout_and_byte_order_change_no_bit_and_no_input(dtype):
+    plain = np.tile(special_rows(10, dtype), (3, 1))
+    _, *others = row_statistics_arguments(plain)
+    for array in others[:2]:
+        array.flags.writeable = False
+    want = row_statistics(plain, *others)
+    wide = np.zeros((2 * len(plain), 20), dtype)
+    wide[::2, ::2] = plain
+    frozen = plain.copy()
+    frozen.flags.writeable = False
+    layouts = {
+        "strided": wide[::2, ::2],
+        "reversed": plain[::-1].copy()[::-1],
+        "F-ordered": np.asfortranarray(plain),
+        "other byte order": plain.astype(plain.dtype.newbyteorder()),
+        "read-only": frozen,
+    }
+    for name, x in layouts.items():
+        before = x.tobytes()
+        found = row_statistics(x, *others)
+        assert x.tobytes() == before, name
+        assert_same_bits(found, want)
+
+
+def row_columns(logits, target, weight):
+    """What belongs to single rows: everything but the two sums of the curve."""
+    return tuple(RowStatistics.of(logits, target, weight))[:-2]
+
+
+@pytest.mark.parametrize("n", [1, TILE - 1, TILE, TILE + 1, 2 * TILE + 6])
+def test_a_row_has_the_same_bits_in_any_block(n):
+    rng = np.random.default_rng(n)
+    logits = rng.normal(scale=5, size=(n, 3))
+    logits[:: max(1, n // 5)] = np.resize(special_rows(3, float), logits[:: max(1, n // 5)].shape)
+    target, weight = rng.integers(0, 3, n), rng.uniform(size=n)
+    whole = row_columns(logits, target, weight)
+    for i in {0, n // 2, n - 1, min(TILE - 1, n - 1), min(TILE, n - 1)}:
+        alone = row_columns(logits[i : i + 1], target[i : i + 1], weight[i : i + 1])
+        assert_same_bits(alone, [column[i : i + 1] for column in whole])
+    shift = n // 3  # the same rows, elsewhere in their tiles
+    rolled = row_columns(np.roll(logits, shift, 0), np.roll(target, shift), np.roll(weight, shift))
+    assert_same_bits([np.roll(column, -shift, 0) for column in rolled], whole)
+
+
+def many_rows(seed, n=3 * TILE + 5):
+    rng = np.random.default_rng(seed)
+    return rng.normal(scale=5, size=(n, 4)), rng.integers(0, 4, n), rng.uniform(size=n)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_changes_no_bit(monkeypatch, threads):
+    want = RowStatistics.of(*many_rows(0))
+    monkeypatch.setattr(pool, "workers", lambda: threads)
+    monkeypatch.setattr(pool, "_pool", None)
+    found = RowStatistics.of(*many_rows(0))
+    assert (pool._pool is None) == (threads == 1)
+    assert_same_bits(found, want)
+
+
+def test_what_ran_before_changes_no_bit():
+    want = RowStatistics.of(*many_rows(0, 100))
+    RowStatistics.of(*many_rows(1))
+    with ll.formulas():
+        RowStatistics.of(*many_rows(2, 50))
+    assert_same_bits(RowStatistics.of(*many_rows(0, 100)), want)
+
+
+def test_four_threads_at_once_get_what_one_gets():
+    want = [RowStatistics.of(*many_rows(seed)) for seed in range(4)]
+    together = threading.Barrier(4)
+
+    def run(seed):
+        together.wait()
+        return [RowStatistics.of(*many_rows(seed)) for _ in range(3)]
+
+    with ThreadPoolExecutor(4) as threads:
+        for seed, results in enumerate(threads.map(run, range(4))):
+            for found in results:
+                assert_same_bits(found, want[seed])
+
+
+def test_the_choice_looks_at_dtype_and_classes_alone():
+    chosen = kernels.choose("row_statistics", np.zeros((1, 3)))
+    assert chosen is not None
+    for x in (np.zeros((100_000, 3)), np.zeros((3, 8)).T, np.zeros((2, 5), np.float32), np.zeros((2, 3), ">f8")):
+        assert kernels.choose("row_statistics", x) is chosen
+    for x in (np.zeros((2, 3), np.float16), np.zeros((2, 3), int), [[0.0, 1.0]], np.array(1.0)):
+        assert kernels.choose("row_statistics", x) is None
+    assert kernels.choose("softmax", np.zeros((2, 3))) is None
+
+
+def test_formulas_nest_end_with_an_error_and_stay_in_their_thread():
+    x = np.zeros((2, 3))
+    on = lambda: kernels.choose("row_statistics", x) is not None  # noqa: E731
+    with ll.formulas():
+        assert not on()
+        with ll.formulas():
+            assert not on()
+        assert not on()
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(on()))
+        thread.start()
+        thread.join()
+        assert seen == [True]
+    assert on()
+    with pytest.raises(KeyError), ll.formulas():
+        raise KeyError
+    assert on()
+
+
+# Other processes.
+
+PROGRAM = """
+import os, sys
+import numpy as np
+import lastlayer as ll
+
+rng = np.random.default_rng(0)
+outputs = ll.Outputs(rng.normal(size=(30_000, 3)), "logits", target=rng.integers(0, 3, 30_000))
+nll = float(ll.evaluate(outputs).metrics()["nll"])
+"""
+
+
+def run_program(text, **environment):
+    command = [sys.executable, "-W", "error", "-c", PROGRAM + textwrap.dedent(text)]
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def want_nll():
+    rng = np.random.default_rng(0)
+    outputs = ll.Outputs(rng.normal(size=(30_000, 3)), "logits", target=rng.integers(0, 3, 30_000))
+    return float(ll.evaluate(outputs).metrics()["nll"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_of_a_fork_evaluates_and_ends(tmp_path, want_nll):
+    printed = run_program(
+        """
+        import warnings
+        from lastlayer.kernels import pool
+        pool.workers = lambda: 3
+        ll.evaluate(outputs)
+        assert pool._pool is not None
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks with threads: they are the point
+        child = os.fork()
+        if child == 0:
+            assert pool._pool is None
+            same = float(ll.evaluate(outputs).metrics()["nll"]) == nll
+            os._exit(0 if same else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        print(nll)
+        """,
+        LASTLAYER_CACHE_DIR=str(tmp_path),
+    )
+    assert float(printed) == want_nll
+    folders = list(tmp_path.glob("lastlayer/kernels/*"))
+    assert len(folders) == 1
+    assert list(folders[0].rglob("*.nbc")), "the compiled kernel is kept in the folder named for its sources"
+
+
+def test_workers_of_a_data_loader_evaluate(want_nll):
+    pytest.importorskip("torch", reason="pip install 'lastlayer[torch]'")
+    printed = run_program(
+        """
+        import warnings
+        warnings.simplefilter("ignore")  # PyTorch's and Python's, about forks
+        import torch
+
+        class Rows(torch.utils.data.Dataset):
+            def __len__(self):
+                return 4
+
+            def __getitem__(self, index):
+                return float(ll.evaluate(outputs).metrics()["nll"])
+
+        values = torch.cat(list(torch.utils.data.DataLoader(Rows(), batch_size=2, num_workers=2)))
+        assert set(values.tolist()) == {nll}, values
+        print(nll)
+        """
+    )
+    assert float(printed) == want_nll
+
+
+@pytest.mark.parametrize("variable", ["LASTLAYER_CACHE_DIR", "XDG_CACHE_HOME", "HOME"])
+def test_without_a_writable_folder_kernels_compile_uncached(tmp_path, want_nll, variable):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder can be made below a file")
+    places = {"LASTLAYER_CACHE_DIR": "", "XDG_CACHE_HOME": "", "HOME": str(blocked), variable: str(blocked)}
+    printed = run_program(
+        """
+        from lastlayer.kernels.cpu import cache_folder
+        assert cache_folder() is None
+        print(nll)
+        """,
+        **places,
+    )
+    assert float(printed) == want_nll
+    assert blocked.is_file()
+
+
+def folder_of(source):
+    """The cache folder that a copy of the kernels would use."""
+    spec = importlib.util.spec_from_file_location("copied_kernels", source / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return Path(module.cache_folder())
+
+
+def test_the_cache_folder_changes_with_every_kernel_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("LASTLAYER_CACHE_DIR", str(tmp_path / "cache"))
+    source = tmp_path / "cpu"
+    shutil.copytree(Path(lastlayer.kernels.cpu.__file__).parent, source)
+    seen = [folder_of(source)]
+    assert seen[0].is_relative_to(tmp_path / "cache")
+    assert folder_of(source) == seen[0]
+    for path in sorted(source.glob("*.py")):
+        path.write_text(path.read_text() + "\n# edited\n")
+        seen.append(folder_of(source))
+    (source / "helper.py").write_text("# a new helper\n")
+    seen.append(folder_of(source))
+    assert len(set(seen)) == len(seen)
+
+
+def test_no_home_at_all_is_no_place_to_cache(monkeypatch):
+    from lastlayer.kernels import cpu
+
+    monkeypatch.delenv("LASTLAYER_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cpu.cache_folder.__wrapped__() is None
