@@ -27,7 +27,9 @@ def main(rows=20_000_000, classes=5):
     order = rng.permutation(10)
     states = [
         ll.Evaluation.from_bytes(
-            ll.evaluate(ll.Outputs(z[cuts[i] : cuts[i + 1]] * 1.5, "logits", target=target[cuts[i] : cuts[i + 1]])).to_bytes()
+            ll.evaluate(
+                ll.Outputs(z[cuts[i] : cuts[i + 1]] * 1.5, "logits", target=target[cuts[i] : cuts[i + 1]])
+            ).to_bytes()
         )
         for i in order
     ]
@@ -41,7 +43,15 @@ def main(rows=20_000_000, classes=5):
         assert metric.n == other.n
     assert worst <= 1e-12, worst
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    rows_ = [(f"{rows:,} x {classes}", f"{seconds:.1f} s", f"{rows / seconds / 1e6:.2f}", f"{worst:.1e}", f"{memory:.1f} GiB")]
+    rows_ = [
+        (
+            f"{rows:,} x {classes}",
+            f"{seconds:.1f} s",
+            f"{rows / seconds / 1e6:.2f}",
+            f"{worst:.1e}",
+            f"{memory:.1f} GiB",
+        )
+    ]
     report("shards", ("rows", "whole", "Mrows/s", "largest difference", "peak memory, data included"), rows_)
 
 

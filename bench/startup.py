@@ -43,7 +43,9 @@ def main():
         },
         rounds=9,
     )
-    rows.append(("import lastlayer, beyond import numpy", f"{1e3 * (times['import'] - times['numpy']):.0f} ms", "40 ms"))
+    rows.append(
+        ("import lastlayer, beyond import numpy", f"{1e3 * (times['import'] - times['numpy']):.0f} ms", "40 ms")
+    )
     rows.append(("lastlayer --help, beyond import numpy", f"{1e3 * (times['help'] - times['numpy']):.0f} ms", "120 ms"))
     loaded = "import lastlayer, sys; print([m for m in %r if m in sys.modules])" % (HEAVY,)
     rows.append(("heavy modules after import", process("-c", loaded)().stdout.decode().strip(), "[]"))

@@ -192,9 +192,7 @@ LAWS = [
         empty=nan,
         infinite=0.0,
         order="rises with the largest logit",
-        symmetry=Symmetry(
-            "top2_gap([a, b]) = |b - a|", transform.top2_gap, lambda z: abs(z[..., 1] - z[..., 0])
-        ),
+        symmetry=Symmetry("top2_gap([a, b]) = |b - a|", transform.top2_gap, lambda z: abs(z[..., 1] - z[..., 0])),
         ulp=1,
         slope_ulp=0,
     ),

@@ -11,47 +11,90 @@
 The names below are the whole of it, in that order.
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
 
-# The data: what a model put out, with its meaning declared once.
-from lastlayer.io import load as load
-from lastlayer.io import save as save
-from lastlayer.outputs import Outputs as Outputs
+if TYPE_CHECKING:
+    # The data: what a model put out, with its meaning declared once.
+    from lastlayer.io import load as load
+    from lastlayer.io import save as save
+    from lastlayer.outputs import Outputs as Outputs
 
-# transform: logits, without a target.
-from lastlayer.transform import entropy as entropy
-from lastlayer.transform import log1mexp as log1mexp
-from lastlayer.transform import log_odds as log_odds
-from lastlayer.transform import log_sigmoid as log_sigmoid
-from lastlayer.transform import log_softmax as log_softmax
-from lastlayer.transform import logit as logit
-from lastlayer.transform import logsumexp as logsumexp
-from lastlayer.transform import sigmoid as sigmoid
-from lastlayer.transform import softcap as softcap
-from lastlayer.transform import softmax as softmax
-from lastlayer.transform import softplus as softplus
-from lastlayer.transform import top2_gap as top2_gap
+    # transform: logits, without a target.
+    from lastlayer.transform import entropy as entropy
+    from lastlayer.transform import log1mexp as log1mexp
+    from lastlayer.transform import log_odds as log_odds
+    from lastlayer.transform import log_sigmoid as log_sigmoid
+    from lastlayer.transform import log_softmax as log_softmax
+    from lastlayer.transform import logit as logit
+    from lastlayer.transform import logsumexp as logsumexp
+    from lastlayer.transform import sigmoid as sigmoid
+    from lastlayer.transform import softcap as softcap
+    from lastlayer.transform import softmax as softmax
+    from lastlayer.transform import softplus as softplus
+    from lastlayer.transform import top2_gap as top2_gap
 
-# loss: one number per row.
-from lastlayer.loss import binary_cross_entropy as binary_cross_entropy
-from lastlayer.loss import cross_entropy as cross_entropy
-from lastlayer.loss import mean as mean
+    # loss: one number per row.
+    from lastlayer.loss import binary_cross_entropy as binary_cross_entropy
+    from lastlayer.loss import cross_entropy as cross_entropy
+    from lastlayer.loss import mean as mean
 
-# measure: a state, then a few numbers.
-from lastlayer.measure import Evaluation as Evaluation
-from lastlayer.measure import Metric as Metric
-from lastlayer.measure import accuracy as accuracy
-from lastlayer.measure import average_precision as average_precision
-from lastlayer.measure import brier as brier
-from lastlayer.measure import calibration_error as calibration_error
-from lastlayer.measure import confusion as confusion
-from lastlayer.measure import evaluate as evaluate
-from lastlayer.measure import merge as merge
-from lastlayer.measure import nll as nll
-from lastlayer.measure import roc_auc as roc_auc
+    # measure: a state, then a few numbers.
+    from lastlayer.measure import Comparison as Comparison
+    from lastlayer.measure import Evaluation as Evaluation
+    from lastlayer.measure import Metric as Metric
+    from lastlayer.measure import accuracy as accuracy
+    from lastlayer.measure import average_precision as average_precision
+    from lastlayer.measure import brier as brier
+    from lastlayer.measure import calibration_error as calibration_error
+    from lastlayer.measure import compare as compare
+    from lastlayer.measure import confusion as confusion
+    from lastlayer.measure import evaluate as evaluate
+    from lastlayer.measure import merge as merge
+    from lastlayer.measure import nll as nll
+    from lastlayer.measure import roc_auc as roc_auc
 
-# calibrate, decide, train: stages with more than one choice keep their own names.
-from lastlayer import decide as decide
+    # calibrate, decide, train: stages with more than one choice keep their own names.
+    from lastlayer import calibrate as calibrate
+    from lastlayer import decide as decide
+    from lastlayer import train as train
 
-# and, for a doubt about a kernel: run every function by its formula.
-from lastlayer.kernels import formulas as formulas
+    # report: findings and pages.
+    from lastlayer.report import Finding as Finding
+    from lastlayer.report import Report as Report
+    from lastlayer.report import check as check
+
+    # and, for a doubt about a kernel: run every function by its formula.
+    from lastlayer.kernels import formulas as formulas
+
+# Where each name is found, on first use: `import lastlayer` costs what `import numpy` costs. A test holds the two lists
+# together.
+_HOMES = {
+    "io": "load save",
+    "outputs": "Outputs",
+    "transform": "entropy log1mexp log_odds log_sigmoid log_softmax logit logsumexp"
+    " sigmoid softcap softmax softplus top2_gap",
+    "loss": "binary_cross_entropy cross_entropy mean",
+    "measure": "Comparison Evaluation Metric accuracy average_precision brier calibration_error compare confusion"
+    " evaluate merge nll roc_auc",
+    "report": "Finding Report check",
+    "kernels": "formulas",
+}
+_STAGES = ("transform", "loss", "measure", "calibrate", "decide", "train", "report")
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+__all__ = [*_HOME, *_STAGES]
+
+
+def __getattr__(name):
+    if name in _STAGES:
+        return importlib.import_module(f"lastlayer.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'lastlayer' has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f"lastlayer.{_HOME[name]}"), name)
+    return found
+
+
+def __dir__():
+    return [*__all__, "__version__"]

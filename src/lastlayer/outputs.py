@@ -69,7 +69,8 @@ class Outputs:
     def logits(self):
         """The scores as logits: as they are, or ``log p`` (multiclass) or ``log p - log(1 - p)`` (binary, multilabel).
 
-        A negative probability is nan, and for binary and multilabel scores so is one above 1. A ``margin`` has no scale yet, so it has no logits: calibrate it first.
+        A negative probability is nan, and for binary and multilabel scores so is one above 1. A ``margin`` has no scale
+        yet, so it has no logits: calibrate it first.
         """
         if self.kind == "margin":
             raise DataError(
@@ -108,7 +109,9 @@ class Outputs:
             raise ValueError("to_binary: the target is a distribution; a binary target is 0 or 1.")
         z = self.scores if self.kind == "margin" else self.logits
         kind = "margin" if self.kind == "margin" else "logits"
-        return replace(self, scores=z[:, 1] - z[:, 0], kind=kind, task="binary")
+        with np.errstate(invalid="ignore"):  # an empty row stays nan
+            difference = z[:, 1] - z[:, 0]
+        return replace(self, scores=difference, kind=kind, task="binary")
 
     @property
     def labelled(self):

@@ -442,7 +442,11 @@ class Confusion(State):
         return cls(np.array(classes), present, total, np.asarray(lost))
 
     def merge(self, other: Self) -> Self:
+        if int(self.classes) != int(other.classes):
+            raise ValueError(f"Confusion: only equal classes merge; these have {self.classes} and {other.classes}.")
         pair = np.concatenate([self.pair, other.pair])
+        if len(pair) and not 0 <= pair.min() <= pair.max() < int(self.classes) ** 2:
+            raise ValueError(f"Confusion: a pair lies outside {self.classes} x {self.classes}.")
         weight = np.concatenate([self.weight, other.weight])
         return self._of_pairs(int(self.classes), pair, weight, self.lost + other.lost)
 

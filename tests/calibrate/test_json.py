@@ -11,7 +11,7 @@ from lastlayer.calibrate import Identity, Temperature, Trial, fit, from_json, lo
 
 
 def test_round_trip_is_exact(tmp_path):
-    outputs = replace(simulated.multiclass(0, temperature=2.0), classes=["é", 'a"b', "c", "d"], source="valid.npz")
+    outputs = replace(simulated.multiclass(0, temperature=2.0), classes=["é", 'a"b', "\ud800", "d"], source="valid.npz")
     for method in ("auto", "identity", "temperature"):
         calibrator = fit(outputs, method)
         assert from_json(calibrator.to_json()) == calibrator

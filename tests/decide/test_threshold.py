@@ -158,10 +158,10 @@ def test_risk_walks_down_to_the_last_threshold_that_passes():
 
 
 def test_risk_stops_at_the_first_failure_though_a_later_threshold_would_pass():
-    # 10 errors in 700 fail 0.02; with 4,000 right rows below them 10 in 4,700 would pass, and must not be looked at.
-    z = np.repeat([9.0, 5.0, 1.0], [500, 200, 4000])
-    target = np.repeat([1, 0, 1], [500, 10, 4190])
-    first, later = clopper_pearson([10, 10], [700, 4700], 0.95).high
+    # 10 errors in 700 fail 0.02; with 1,500 right rows below them 10 in 2,200 would pass, and must not be looked at.
+    z = np.repeat([9.0, 5.0, 1.0], [500, 200, 1500])
+    target = np.repeat([1, 0, 1], [500, 10, 1690])
+    first, later = clopper_pearson([10, 10], [700, 2200], 0.95).high
     assert first > 0.02 > later
     policy = Risk.fit(Outputs(z, "logits", target=target), risk=0.02)
     assert (policy.accepted, policy.errors) == (500, 0)

@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from reports import HOSTILE, OF_EVERY_KIND, calibrated, hostile, many_classes, margin, multiclass, report
+from reports import HOSTILE, OF_EVERY_KIND, calibrated, classified, hostile, many_classes, margin, multiclass, report
 
 from lastlayer import Outputs
 from lastlayer.measure import evaluate
@@ -45,18 +46,16 @@ class Page(HTMLParser):
         return [e for e in self.elements if e["tag"] == tag and all(e.get(k) == v for k, v in having.items())]
 
     def table(self, heading):
-        """Cells of the table whose first column is called so."""
-        start = next(i for i, e in enumerate(self.elements) if e["tag"] == "th" and e["text"] == heading)
+        """Cells of the body of the table whose first column is called so."""
+        start = next(i for i, e in enumerate(self.elements) if e.get("scope") == "col" and e["text"] == heading)
         rows = []
         for element in self.elements[start:]:
-            if element["tag"] == "tbody" and rows and rows[0]:
+            if element["tag"] in ("table", "section"):
                 break
             if element["tag"] == "tr":
                 rows.append([])
             if element["tag"] in ("td", "th") and rows:
                 rows[-1].append(element["text"])
-            if element["tag"] == "section":
-                break
         return rows
 
 
@@ -118,7 +117,7 @@ def test_the_same_report_is_the_same_page():
 def test_the_page_of_merged_shards_is_that_of_the_whole():
     whole = hostile()
     cuts = [0, 300, 301, 1400, 2000]
-    parts = [evaluate(whole.rows(slice(a, b))) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [evaluate(whole.rows(slice(a, b))) for a, b in itertools.pairwise(cuts)]
     merged = parts[2].merge(parts[0]).merge(parts[3].merge(parts[1]))
     assert page.render(Report(merged, whole.source)) == page.render(report(whole))
 
@@ -127,7 +126,7 @@ def test_the_page_holds_the_report_as_json():
     shown = calibrated()
     held = json.loads(Page(page.render(shown)).of("pre", id="json")[0]["text"])
     given = shown.to_dict()
-    assert held["findings"] == pytest.approx(given["findings"]) or held["verdict"] == given["verdict"]
+    assert held["verdict"] == given["verdict"]
     for where in (lambda r: r["metrics"], lambda r: r["before"]["metrics"]):
         for name, metric in where(given).items():
             assert where(held)[name] == pytest.approx(metric, rel=1e-9)
@@ -153,7 +152,9 @@ def test_tiles_show_before_and_after():
 
 
 def test_findings_stand_with_code_evidence_and_fix():
-    shown = report(hostile())
+    logits, target = classified()
+    logits[0] = np.nan
+    shown = report(Outputs(logits, "logits", target=target))
     parsed = Page(page.render(shown))
     articles = [e["text"] for e in parsed.of("article")]
     assert len(articles) == len(shown.findings) > 1
@@ -164,7 +165,7 @@ def test_findings_stand_with_code_evidence_and_fix():
 
 
 def test_classes_up_to_200_are_all_listed():
-    assert len(Page(page.render(report(many_classes(40)))).table("class")) - 1 == 40
+    assert len(Page(page.render(report(many_classes(40)))).table("class")) == 40
 
 
 def test_of_more_classes_those_with_the_largest_bias_are_listed():
@@ -174,7 +175,7 @@ def test_of_more_classes_those_with_the_largest_bias_are_listed():
     bias = p.mean(0) - np.bincount(outputs.target, minlength=300) / len(outputs)
     largest = {str(k) for k in np.argsort(-np.abs(bias))[: page.LISTED]}
     html = page.render(report(outputs))
-    assert {row[0] for row in Page(html).table("class")[1:]} == largest
+    assert {row[0] for row in Page(html).table("class")} == largest
     assert "100 of 300: those with the largest bias" in html
 
 
@@ -193,7 +194,7 @@ def test_beyond_thirty_classes_the_heaviest_confusions_are_listed():
     predicted = outputs.scores.argmax(1)
     wrong = Counter((t, p) for t, p in zip(outputs.target.tolist(), predicted.tolist(), strict=True) if t != p)
     heaviest = sorted(wrong, key=lambda pair: (-wrong[pair], pair))[: page.PAIRS]
-    rows = Page(page.render(report(outputs))).table("what was there")[1:]
+    rows = Page(page.render(report(outputs))).table("what was there")
     assert [(int(t), int(p), int(n)) for t, p, n, _ in rows] == [(t, p, wrong[t, p]) for t, p in heaviest]
     t, _, n, share = rows[0]
     assert share == wording.percent(int(n) / (outputs.target == int(t)).sum())
@@ -264,7 +265,7 @@ def test_identities_are_unique(html):
 
 def test_the_reliability_table_says_what_the_diagram_shows():
     shown = report(multiclass())
-    rows = [row for row in Page(page.render(shown)).table("confidence")[1:] if len(row) == 6]
+    rows = Page(page.render(shown)).table("confidence")
     bins = [b for b in shown.evaluation.reliability() if b.share > 0]
     assert [row[3] for row in rows] == [wording.percent(b.accuracy) for b in bins]
 
@@ -278,13 +279,13 @@ def test_densenet_on_cifar_10(shared_data):
     assert len(html.encode()) < 80_000
 
 
-DRIVE = """<script>
+DRIVE = """<script>{
 const slider = document.getElementById("temperature");
 slider.value = slider.dataset.best;
 slider.dispatchEvent(new Event("input"));
 const bias = [...document.querySelectorAll("#classes ~ .scroll th button")].find((b) => b.textContent === "bias");
 bias.click();
-</script>"""
+}</script>"""
 
 
 def test_the_script_moves_the_points_and_sorts_the_tables(tmp_path):
@@ -307,5 +308,5 @@ def test_the_script_moves_the_points_and_sorts_the_tables(tmp_path):
     assert float(point["cy"]) == pytest.approx(400 * (1 - stop["bins"][14][2] / 1e4))
     rows = dom.table("class")
     largest = max(shown.evaluation.per_class(), key=lambda row: row.bias)
-    assert rows[1][0] == largest.name
+    assert rows[0][0] == largest.name
     assert "hidden" not in dom.of("div", **{"class": "slider"})[0]

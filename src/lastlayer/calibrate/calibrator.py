@@ -115,7 +115,7 @@ class Calibrator:
             "fitted_on": None if self.fitted_on is None else asdict(self.fitted_on),
             "selection": [{k: _finite(v) for k, v in asdict(trial).items()} for trial in self.selection],
         }
-        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(record, indent=2, allow_nan=False) + "\n"
 
     def save(self, path, force=True):
         """Write ``calibrator.json``, whole or not at all; ``force=False`` keeps a file that exists."""

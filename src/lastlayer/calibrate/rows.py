@@ -152,7 +152,7 @@ def _refuse_one_class(rows, outputs):
         return
     only = outputs.classes[seen[0]] if rows.task != "multilabel" else seen[0]
     raise DataError(
-        f"every target is {only!s}; a calibrator needs rows of at least two classes.",
+        f"every target is {only}; a calibrator needs rows of at least two classes.",
         file=outputs.source,
         field="target",
         fix="calibrate on held-out rows drawn like those it is for.",

@@ -179,9 +179,9 @@ def minimise(likelihood) -> Optimum:
     """The least loss over ``BETA``, where ``likelihood(beta)`` is one pass over the data, however it is cut.
 
     Far out the expected gap falls like ``1 / beta`` (the density of gaps at 0), so Newton's method runs on its
-    reciprocal: 7 passes where plain Newton needs 11 (DenseNet-40, CIFAR-10). A step that leaves the bracket, or a
-    gradient that two passes have not halved, is answered with the end of ``BETA`` that is still unknown, or else with
-    the geometric middle.
+    reciprocal: 7 passes where it needs 9 on the gradient itself (DenseNet-40, CIFAR-10). A step that leaves the
+    bracket, or a gradient that two passes have not halved, is answered with the end of ``BETA`` that is still unknown,
+    or else with the geometric middle.
     """
     before = at = likelihood(1.0)
     if not np.isfinite(before.loss):
@@ -201,20 +201,13 @@ def minimise(likelihood) -> Optimum:
             limit = f"temperature <= {1 / beta:g}" if beta == BETA[0] else f"temperature >= {1 / beta:g}"
             return Optimum(before, at, passes, False, limit)
         ends[int(at.gradient > 0)] = beta
-        low, high = (limit if end is None else end for end, limit in zip(ends, BETA, strict=True))
+        low, high = (edge if end is None else end for end, edge in zip(ends, BETA, strict=True))
         middle = float(np.sqrt(low) * np.sqrt(high)) if None not in ends else BETA[ends.index(None)]
         if None not in ends and not low < middle < high:
             return Optimum(before, at, passes, True, None)
         sizes.append(abs(at.gradient))
         slow = sizes[-1] > sizes[-3] / 2
-        ahead = _newton(at)
+        with np.errstate(all="ignore"):  # where all is flat the step is nan, which is inside of nothing
+            ahead = beta - float(at.gradient / at.curvature * (at.expected / at.observed))
         at = likelihood(ahead if low < ahead < high and not slow else middle)
     return Optimum(before, at, PASSES, False, None)
-
-
-def _newton(at):
-    """The next ``beta`` by a step on ``1 / expected``, at most sixteenfold and inside `BETA`; nan where all is flat."""
-    beta = float(at.beta)
-    with np.errstate(all="ignore"):
-        ahead = beta - at.gradient / at.curvature * (at.expected / at.observed)
-    return float(np.clip(ahead, max(beta / 16, BETA[0]), min(beta * 16, BETA[1])))

@@ -26,7 +26,7 @@ class Commands(click.Group):
 
     def parse_args(self, ctx, args):
         if args and args[0] not in COMMANDS and _names_a_file(args[0]):
-            args = ["check", *args]
+            args = ["report", *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx, args):
@@ -66,8 +66,7 @@ class Commands(click.Group):
         except MissingExtra as error:
             complain(error)
             code = Exit.MISSING
-        except click.Abort:
-            click.echo(err=True)
+        except click.Abort:  # Ctrl-C; click has ended the line
             code = Exit.INTERRUPTED
         sys.exit(code)
 
@@ -81,7 +80,7 @@ lastlayer decide test.npz --calibrator c.json --cost wrong=10,review=1
 """
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("lastlayer", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="lastlayer", help="Show the version and exit.")
 def main():
     """Everything between a model's last layer and the decision made from it.

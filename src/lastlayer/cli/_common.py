@@ -143,16 +143,20 @@ def show(renderable):
     """Something rich can render, on stdout."""
     from rich.console import Console
 
-    Console(highlight=False).print(renderable)
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    # By click, since rich exits with 1 where nobody reads any more; whether there are colours, rich has decided.
+    click.echo(captured.get(), nl=False, color=True)
 
 
 def table(*columns):
-    """An empty table: the first column names the row, the others are numbers or words."""
+    """An empty table; the columns whose name begins with ``>`` hold numbers."""
     from rich.table import Table
 
     empty = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for i, name in enumerate(columns):
-        empty.add_column(name, justify="left" if i in (0, len(columns) - 1) else "right")
+    for name in columns:
+        empty.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
     return empty
 
 

@@ -32,7 +32,7 @@ def compare(a, b, how, as_json, quiet):
         emit({"a": sources([a]), "b": sources([b]), **found.to_dict()})
         return
     click.echo(f"A {sources([a])}\nB {sources([b])}")
-    differences = table("", "A", "B", "B - A", "95 % interval", "better")
+    differences = table("", ">A", ">B", ">B - A", ">95 % interval", "better")
     for name, d in found.differences.items():
         apart = d.difference
         ends = f"{apart.low:+.5f} .. {apart.high:+.5f}"

@@ -26,9 +26,9 @@ from lastlayer.transform import sigmoid
 
 _EXAMPLES = """
 lastlayer decide test.npz --calibrator c.json --cost wrong=10,review=1
-lastlayer decide test.npz --calibrator c.json --cost costs.csv -o decisions.csv
-lastlayer decide test.npz --calibrator c.json --risk .02 --held-out held.npz
-lastlayer decide test.npz --calibrator c.json --coverage .95 --held-out held.npz
+lastlayer decide test.npz --calibrator c.json --cost costs.csv -o out.csv
+lastlayer decide test.npz --calibrator c.json --risk .02 --held-out new.npz
+lastlayer decide test.npz --calibrator c.json --coverage .9 --held-out new.npz
 """
 _FORMS = ("csv", "jsonl", "parquet")
 
@@ -52,7 +52,7 @@ class Share(click.ParamType):
 @command("decide", _EXAMPLES)
 @click.argument("file", metavar="FILE")
 @calibrator_option
-@click.option("--cost", metavar="COSTS", help="wrong=10,review=1, or a CSV file with a cost per pair of classes.")
+@click.option("--cost", metavar="COSTS", help="As wrong=10,review=1, or a CSV file with a cost per pair of classes.")
 @click.option("--coverage", type=Share(), help="Accept at least this share of the rows. Needs --held-out.")
 @click.option("--risk", type=Share(), help="At most this share of the accepted rows is wrong. Needs --held-out.")
 @click.option("--held-out", metavar="FILE", help="Rows that nothing was fitted on; for --risk they are labelled.")

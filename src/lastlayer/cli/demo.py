@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import shlex
 import textwrap
 from pathlib import Path
@@ -117,6 +118,7 @@ def _say_python(line):
 
 
 def _say_shell(line):
-    """A command as one types it, continued where 80 columns end."""
-    wrapped = textwrap.wrap(line, 76, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    click.echo("$ " + " \\\n".join(wrapped))
+    """A command as one types it, continued where 80 columns end, an option on the line of its value."""
+    pairs = re.sub(r" (-\S+) (?!-)", " \\1\0", line)
+    wrapped = textwrap.wrap(pairs, 76, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    click.echo("$ " + " \\\n".join(wrapped).replace("\0", " "))

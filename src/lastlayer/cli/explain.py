@@ -38,8 +38,7 @@ def _list(as_json):
     if as_json:
         emit({"codes": [{"code": c.code, "title": c.title, "meaning": c.meaning} for c in CODES.values()]})
         return
-    codes = table("code", "", "meaning")
-    codes.columns[1].justify = "left"
+    codes = table("code", "finding", "meaning")
     for c in CODES.values():
         codes.add_row(c.code, c.title, c.meaning)
     show(codes)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 
 import click
 
@@ -20,7 +21,7 @@ from lastlayer.cli._common import (
     usage,
 )
 from lastlayer.cli._reading import in_words, sources
-from lastlayer.io import atomic_writer, load
+from lastlayer.io import load
 from lastlayer.outputs import concatenate
 
 _EXAMPLES = """
@@ -33,7 +34,13 @@ lastlayer fit logits.npz --split val --method temperature -o c.json
 @command("fit", _EXAMPLES)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("-o", "--output", metavar="FILE", help="Write the calibrator (JSON); - for standard output.")
-@click.option("--method", type=click.Choice(["auto", *METHODS]), default="auto", help="auto (the default) tries all.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", *METHODS]),
+    default="auto",
+    show_default=True,
+    help="Which one; auto tries them all.",
+)
 @click.option(
     "--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Of the cross-validation."
 )
@@ -47,12 +54,11 @@ def fit(files, output, method, seed, how, force, as_json, quiet):
     """
     if output == "-" and as_json:
         raise usage("-o - and --json both want standard output; the calibrator is JSON itself.")
-    outputs = concatenate([load(file, **how) for file in files])
+    outputs = replace(concatenate([load(file, **how) for file in files]), source=sources(files))
     with progress("fitting"):
         calibrator = fit_calibrator(outputs, method, seed=seed)
     if output is not None:
-        with atomic_writer(output, force=force) as file:
-            file.write(calibrator.to_json().encode())
+        calibrator.save(output, force=force)
     if as_json:
         emit({"source": sources(files), "output": output, "calibrator": json.loads(calibrator.to_json())})
     elif output != "-":
@@ -67,7 +73,7 @@ def fit(files, output, method, seed, how, force, as_json, quiet):
 def _show(calibrator, output):
     if calibrator.selection:
         click.echo("cross-validated on the same rows:")
-        tried = table("method", "nll", "± error", "above the best", "± error", "")
+        tried = table("method", ">nll", ">± error", ">above the best", ">± error", "")
         for t in calibrator.selection:
             above = ("0", "") if t.difference == 0 else (f"{t.difference:.6f}", f"{t.difference_error:.6f}")
             tried.add_row(t.method, f"{t.nll:.6f}", f"{t.error:.6f}", *above, t.verdict)

@@ -29,14 +29,16 @@ def atomic_writer(path, *, force=True):
         sys.stdout.buffer.flush()
         return
     path = Path(path)
-    if path.is_dir():
-        raise DataError("is a directory.", file=path, fix="name a file in it.")
-    special = path.exists() and not path.is_file()
-    if path.exists() and not special and not force:
-        raise DataError(
-            "exists already.", file=path, fix="give another name, or replace it with --force (in Python: force=True)."
-        )
     try:
+        if path.is_dir():
+            raise DataError("is a directory.", file=path, fix="name a file in it.")
+        special = path.exists() and not path.is_file()
+        if path.exists() and not special and not force:
+            raise DataError(
+                "exists already.",
+                file=path,
+                fix="give another name, or replace it with --force (in Python: force=True).",
+            )
         with open(path, "wb") if special else _replacing(path) as file:
             yield file
     except OSError as error:

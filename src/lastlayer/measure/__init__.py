@@ -1,5 +1,7 @@
 """Many rows to a state, and a state to a few numbers."""
 
+from lastlayer.measure.compare import Comparison as Comparison
+from lastlayer.measure.compare import compare as compare
 from lastlayer.measure.evaluation import Evaluation as Evaluation
 from lastlayer.measure.evaluation import evaluate as evaluate
 from lastlayer.measure.evaluation import merge as merge

@@ -4,9 +4,11 @@ A level is a distinct score (exact) or a cell of the asinh grid (bounded: pairs 
 same lines serve arrays and states.
 """
 
+from statistics import NormalDist
+
 import numpy as np
 
-from lastlayer.measure.metric import Metric, normal, on_logit_scale
+from lastlayer.measure.metric import Z95, Metric, on_logit_scale
 
 
 def levels_of(scores, positive, weight=None):
@@ -99,32 +101,41 @@ def calibration_error_of(bins, n, per_weight=1.0, norm="l1", combine="mean") -> 
 
         l1 = sum_b share_b |gap_b|     l2 = sqrt(sum_b share_b gap_b^2)     max = max_b |gap_b|
 
-    With the signs of the gaps as found, l1 is a mean over rows, so its error is that mean's (delta method): the interval
-    speaks of sampling, not of the upward bias that |.| gives a nearly calibrated model. Errors of several columns are
-    combined as if they moved together, which is wide enough however they depend on each other.
+    With the signs of the gaps as found, l1 is a mean over rows, so its error is that mean's (delta method): the
+    interval speaks of sampling, not of the upward bias that |.| gives a nearly calibrated model. The interval of max
+    holds for all bins at once. Intervals of several columns are combined as if they moved together, which is wide
+    enough however they depend on each other.
     """
     weight = bins.weight.reshape(-1, bins.weight.shape[-1])
     gap, square = (bins.hits - bins.confidence).reshape(weight.shape), bins.square.reshape(weight.shape)
     total = weight.sum(-1)
-    rows = total * per_weight
     with np.errstate(all="ignore"):
         share, mean_gap = weight / total[:, None], np.where(weight > 0, gap / weight, 0.0)
         if norm == "max":
-            worst = np.argmax(np.abs(mean_gap), axis=-1)[:, None]
-            at = lambda table: np.take_along_axis(table, worst, -1)[:, 0]  # noqa: E731
-            value, rows = np.abs(at(mean_gap)), at(weight) * per_weight
-            variance = at(square) / at(weight) ** 2 - value**2 / rows
-        elif norm == "l2":
-            value = np.sqrt((share * mean_gap**2).sum(-1))
-            slope = np.where(value > 0, 1 / value, 0.0)[:, None] * mean_gap
-            variance = (slope**2 * square).sum(-1) / total**2 - value**2 / rows
+            value, low, high = _largest(mean_gap, square, weight, per_weight)
         else:
-            value = (share * np.abs(mean_gap)).sum(-1)
-            variance = square.sum(-1) / total**2 - value**2 / rows
-        variance = np.where(rows > 1, np.maximum(variance, 0.0) * rows / (rows - 1), np.inf)  # one row has no spread
+            size = np.abs(mean_gap)
+            value = (share * size).sum(-1) if norm == "l1" else np.sqrt((share * size**2).sum(-1))
+            slope = 1.0 if norm == "l1" else np.where(value > 0, 1 / value, 0.0)[:, None] * mean_gap
+            reach = Z95 * _error((slope**2 * square).sum(-1) / total**2, value, total * per_weight)
+            low, high = value - reach, value + reach
     known = total > 0
-    if not known.any():
-        return Metric(np.nan, 0.0, 1.0, n)
-    error = np.sqrt(variance[known])
-    of = np.sum if combine == "sum" else np.mean
-    return normal(float(of(value[known])), float(of(error)), n, 0.0, np.inf if combine == "sum" else 1.0)
+    of, most = (np.sum, np.inf) if combine == "sum" else (np.mean, 1.0)
+    if not known.any() or np.isnan(value[known]).any():
+        return Metric(np.nan, 0.0, most, n)
+    value, low, high = (float(of(column[known])) for column in (value, low, high))
+    return Metric(value, max(low, 0.0), min(high, most), n)
+
+
+def _error(square, mean, rows):
+    """Standard error of a mean from ``sum w^2 x^2 / (sum w)^2``; one row has no spread to tell it by."""
+    return np.sqrt(np.where(rows > 1, np.maximum(square - mean**2 / rows, 0.0) * rows / (rows - 1), np.inf))
+
+
+def _largest(mean_gap, square, weight, per_weight):
+    """The largest gap of each column between ends that hold for every bin at once (Bonferroni)."""
+    size = np.abs(mean_gap)
+    error = np.where(weight > 0, _error(square / weight**2, mean_gap, weight * per_weight), 0.0)
+    times = [NormalDist().inv_cdf(1 - 0.025 / max(1, count)) for count in (weight > 0).sum(-1)]
+    reach = np.array(times)[:, None] * error
+    return size.max(-1), (size - reach).max(-1), (size + reach).max(-1)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -171,14 +171,15 @@ class Evaluation:
         header = {name: getattr(self, name) for name in ("task", "kind", "classes", "convention")}
         values = {name: sorted(parts) for name, parts in self.groups.items()}
         arrays = {"header": np.array(json.dumps(header | {"groups": values})), "curve_nll": self.curve_nll}
-        for name in _STATES:
-            arrays |= {f"{name}.{key}": array for key, array in getattr(self, name).arrays().items()}
-        for g, (name, present) in enumerate(values.items()):
-            for i, value in enumerate(present):
-                for part in ("means", "top"):
-                    state = getattr(self.groups[name][value], part)
-                    arrays |= {f"group.{g}.{i}.{part}.{key}": a for key, a in state.arrays().items()}
+        for name, state in self._states():
+            arrays |= {f"{name}.{key}": array for key, array in state.arrays().items()}
         return pack(arrays, "Evaluation")
+
+    def _states(self):
+        yield from ((name, getattr(self, name)) for name in _STATES)
+        for g, parts in enumerate(self.groups.values()):
+            for i, value in enumerate(sorted(parts)):
+                yield from ((f"group.{g}.{i}.{part}", getattr(parts[value], part)) for part in ("means", "top"))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -199,9 +200,12 @@ class Evaluation:
             states = {name: part(kind, name) for name, kind in _STATES.items()}
             header["classes"] = tuple(header["classes"])
             loaded = cls(**header, **states, curve_nll=arrays["curve_nll"], groups=groups)
-            none = cls.empty(loaded.classes, loaded.task, loaded.kind, loaded.convention, loaded.groups)
-            merged = none.merge(loaded)  # arrays that are no such state fail here, not later
-            _same_shapes(merged, none)
+            none = cls.empty(loaded.classes, loaded.task, loaded.kind, loaded.convention)
+            nobody = {
+                name: dict.fromkeys(parts, GroupEvaluation.empty(none.top.edges)) for name, parts in groups.items()
+            }
+            merged = replace(none, groups=nobody).merge(loaded)  # arrays that are no such state fail here, not later
+            _check_arrays(merged, replace(none, groups=nobody))
             return merged
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as problem:
             raise DataError(f"this state is incomplete ({problem}).", fix="evaluate the data again.") from None
@@ -221,18 +225,17 @@ _STATES = {
 }
 
 
-_GROWING = {"confusion": ("pair", "weight"), "signs": ("hashes", "hash_count")}
+_GROWING = ("confusion.pair", "confusion.weight", "signs.hashes", "signs.hash_count")
 
 
-def _same_shapes(state, none):
-    """Refuse arrays that merged only because NumPy stretched one of them."""
-    if state.curve_nll.shape != none.curve_nll.shape:
-        raise ValueError("curve_nll has another shape")
-    for name in _STATES:
-        for key, array in getattr(none, name).arrays().items():
-            found = getattr(getattr(state, name), key)
-            if found.shape != array.shape and key not in _GROWING.get(name, ()):
-                raise ValueError(f"{name}.{key} has another shape")
+def _check_arrays(state, none):
+    """Refuse arrays that merged only because NumPy stretched or converted one of them."""
+    pairs = [("curve_nll", state.curve_nll, none.curve_nll)]
+    for (name, found), (_, wanted) in zip(state._states(), none._states(), strict=True):
+        pairs += [(f"{name}.{key}", getattr(found, key), array) for key, array in wanted.arrays().items()]
+    for name, found, wanted in pairs:
+        if found.dtype != wanted.dtype or (found.shape != wanted.shape and name not in _GROWING):
+            raise ValueError(f"{name} is {found.dtype} {found.shape}, not {wanted.dtype} {wanted.shape}")
 
 
 def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:

@@ -40,12 +40,20 @@ class Signs(State):
 
     @classmethod
     def empty(cls, classes):
-        counts = [np.zeros((), np.int64) for _ in range(10)]
-        counts[6] = np.zeros(())
         low, high = np.full(classes, -np.inf), np.full(classes, np.inf)
         distinct = Distinct.empty()
-        ends = (np.array(-np.inf), np.zeros((), np.int64), np.array(np.inf), np.zeros((), np.int64))
-        return cls(*counts, *ends, high, low, low, np.zeros(()), distinct.hashes, distinct.count)
+        return cls(
+            **{name: np.zeros((), np.int64) for name in (*_COUNTS, "highest_rows", "lowest_rows")},
+            worst_sum=np.zeros(()),
+            highest=np.array(-np.inf),
+            lowest=np.array(np.inf),
+            least=high,
+            largest=low,
+            peak=low,
+            heaviest=np.zeros(()),
+            hashes=distinct.hashes,
+            hash_count=distinct.count,
+        )
 
     @classmethod
     def of(cls, outputs, probs):

@@ -21,7 +21,7 @@ def log_chance(gap, variance, largest):
     Bennett 1962, eq. 8b; ``variance`` is that of the sum. A gap of 0 or less is no surprise: 0.
 
     >>> round(float(np.exp(log_chance(30.0, 100.0, 1.0))), 4)
-    0.0166
+    0.0165
     """
     gap, variance = np.asarray(gap, dtype=np.float64), np.asarray(variance, dtype=np.float64)
     with np.errstate(all="ignore"):

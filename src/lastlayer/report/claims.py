@@ -7,7 +7,7 @@ import numpy as np
 
 from lastlayer.measure.read import COLUMN_NAMES
 from lastlayer.report.chance import ALPHA, LOG_ALPHA, clear_gap, log_chance
-from lastlayer.report.codes import finding
+from lastlayer.report.codes import BALANCE_LABELS, finding
 from lastlayer.report.wording import number, percent, plain
 
 OVER = COLUMN_NAMES.index("overconfidence")
@@ -103,7 +103,7 @@ def class_bias(e):
     names = e.classes[-len(frequency) :]
     worst = off[np.lexsort((off, -np.round(np.abs(gaps.z[off]), 6)))]
     size = np.abs(gaps.mean[off])
-    exclusive = e.task == "multiclass" and len(names) > 1
+    exclusive = e.task == "multiclass"
     magnitude = float(size.sum() / 2 if exclusive else size.max())
     told = [
         f"class {plain(names[k], 30)} has mean probability {percent(frequency[k] + gaps.mean[k])} and frequency "
@@ -111,7 +111,7 @@ def class_bias(e):
         for k in worst[:SHOWN]
     ]
     numbers = {"classes": len(off), "misplaced": magnitude, "z": gaps.z[worst[0]], "gap": gaps.mean[worst[0]]}
-    return finding("L401", magnitude, _list(told, len(off)), numbers)
+    return finding("L401", magnitude, _list(told, len(off)), numbers, fix=None if exclusive else BALANCE_LABELS)
 
 
 def dead_class(e):
@@ -209,7 +209,8 @@ def _rest(e, part):
     if part.means.rows == e.means.rows:
         return None
     less = lambda whole, cut: type(whole)(**{k: v - cut.arrays()[k] for k, v in whole.arrays().items()})  # noqa: E731
-    return _gap(less(e.means, part.means), less(e.top, part.top))
+    with np.errstate(invalid="ignore"):  # a loss may be infinite in both; only confidence is read
+        return _gap(less(e.means, part.means), less(e.top, part.top))
 
 
 def _rows_for(gap, variance, largest):

@@ -15,6 +15,8 @@ from lastlayer.report.finding import Finding
 FIT = "lastlayer fit {file} -o calibrator.json"
 AS_PROBS = "lastlayer check {file} --kind probs"
 AS_LOGITS = "lastlayer check {file} --kind logits"
+BALANCE = "for _ in range(50): logits = logits + np.log(np.bincount(target) / ll.softmax(logits).sum(axis=0))"
+BALANCE_LABELS = "for _ in range(50): logits = logits + ll.logit(target.mean(0)) - ll.logit(ll.sigmoid(logits).mean(0))"
 KEEP_LOGITS = 'np.savez("scores.npz", logits=logits.astype("float32"), target=target)'
 
 
@@ -135,7 +137,7 @@ _ALL = (
         "L401",
         "class bias",
         "Averaged over all rows these classes are held too probable or too rare, so counts and expected costs are off",
-        "logits = logits + np.log(np.bincount(target, minlength=probs.shape[-1]) / probs.sum(axis=0))  # check again",
+        BALANCE,
         Levels("the probability in the wrong classes", 0.02, 0.05),
     ),
     Code(

@@ -100,9 +100,9 @@ PAGES = {
         what="Every row is what a softmax makes of a row of probabilities: no probability exceeds e / (e + K - 1), "
         "0.23 for ten classes. For one probability per row or label: none lies outside [0.5, 0.731].",
         test="Three things together: 99.9 % of the rows, taken back through a softmax, lie on the simplex to "
-        "within 1e-6; the largest comes from a probability of 0.9 or more; and undoing one softmax lowers the "
+        "within 1e-6; 5 % of them come from a probability of 0.9 or more; and undoing one softmax lowers the "
         "Brier score clearly, which never helps true probabilities, while the model is under-confident. For one "
-        "probability per row or label: the range, used up to 0.71, and a mean that is clearly off. {chance}.",
+        "probability per row or label: the range, used from end to end, and a mean that is clearly off. {chance}.",
         why="The model's last layer is a softmax and the loss or the export applies its own: a maintainer of "
         "Keras calls `from_logits` one of its larger pain points (keras-hub 1008, keras 6636 and 6143, "
         "Mask_RCNN 427). A model trained so still learns, slowly, which is why it goes unnoticed.",
@@ -167,7 +167,7 @@ PAGES = {
         why="The usual causes are class weights, resampling, and priors that changed since training. People undo "
         "them in the probabilities by hand (imbalanced-learn 1128, xgboost 863, LightGBM 1042); in logits it "
         "is one number per class.",
-        mend="Add one number per class to the logits; the line below is the first step towards it, on held-out "
+        mend="Add one number per class to the logits; the line below finds them, on held-out "
         "rows. Where the frequencies changed for a known reason, use the ratio of new and old frequencies "
         "instead.",
     ),

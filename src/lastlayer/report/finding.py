@@ -1,5 +1,6 @@
-"""What `check` has found: a code, how bad it is, the evidence in numbers, what it means, and the command that fixes it."""
+"""What `check` has found: a code, how bad it is, the evidence in numbers, its meaning, and the command that fixes it."""
 
+import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,4 +19,6 @@ class Finding(NamedTuple):
     fix: str
 
     def to_dict(self, source="FILE") -> dict:
-        return self._asdict() | {"numbers": dict(self.numbers), "fix": self.fix.replace("{file}", source)}
+        """The finding for JSON and pages; in a command the file is quoted as a shell wants it."""
+        file = shlex.quote(source) if self.fix.startswith("lastlayer ") else source
+        return self._asdict() | {"numbers": dict(self.numbers), "fix": self.fix.replace("{file}", file)}

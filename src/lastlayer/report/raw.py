@@ -3,15 +3,18 @@
 import numpy as np
 
 from lastlayer.measure.read import COLUMN_NAMES
+from lastlayer.measure.signs import ROUNDING
 from lastlayer.report.chance import LOG_ALPHA, log_chance
 from lastlayer.report.claims import class_gaps, confidence_gap
 from lastlayer.report.codes import AS_LOGITS, AS_PROBS, finding
 from lastlayer.report.wording import number, percent, plain
+from lastlayer.state import cells
 
 FEW = 3  # rows that show an effect by themselves; fewer may be chance
 ALMOST_ALL = 0.999
 BEYOND_ROUNDING = 1e-5  # a float32 softmax sums to 1 to better than this
 CEILING = 0.9  # a probability that, put through a softmax once more, is near the largest that can come out
+CROWD = 0.05  # of the rows are there when a model was confident; one that is weak in itself has them nowhere near
 
 
 def nan_rows(e):
@@ -130,21 +133,30 @@ def softmax_twice(e):
         return None
     if e.kind == "logits" and s.simplex_rows >= ALMOST_ALL * heard:
         return None  # probabilities declared as logits
-    peak = float(s.peak.max())
-    before = (np.log(peak / (1 - peak)) + np.log(k - 1)) * (k - 1) / k + 1 / k  # e^p against k - 1 of e^((1-p)/(k-1))
     column = COLUMN_NAMES.index("undone_gain")
     gain, variance = float(e.means.total[column]), float(e.means.square[column])
     gap = confidence_gap(e)
-    if before < CEILING or gap.total > 0 or log_chance(gain, variance, 2 * float(s.heaviest)) > LOG_ALPHA:
+    near = _near_ceiling(e, k)
+    if near < CROWD or gap.total > 0 or log_chance(gain, variance, 2 * float(s.heaviest)) > LOG_ALPHA:
         return None
     mean, z = gain / float(e.means.weight), gain / np.sqrt(variance)
-    evidence = f"no probability exceeds {number(peak)}, where a softmax of probabilities ends at "
+    evidence = f"{percent(near)} of the rows stand just below {number(np.e / (np.e + k - 1))}, where a softmax of "
     evidence += (
-        f"{number(np.e / (np.e + k - 1))}, and undoing one lowers the Brier score by {number(mean)} (z = {z:.1f})"
+        f"probabilities ends, none above, and undoing one lowers the Brier score by {number(mean)} (z = {z:.1f})"
     )
     source = "np.log(probs)" if e.kind == "probs" else e.kind
     fix = f"probs = {source} - {source}.mean(-1, keepdims=True) + 1 / {e.kind}.shape[-1]  # undoes one softmax"
-    return finding("L202", abs(gap.mean), evidence, {"peak": peak, "brier_gain": mean, "z": z}, fix=fix)
+    return finding("L202", abs(gap.mean), evidence, {"near": near, "brier_gain": mean, "z": z}, fix=fix)
+
+
+def _near_ceiling(e, k):
+    """The share of rows whose confidence comes from a probability of CEILING or more.
+
+    Log-odds of e^p against k - 1 times e^((1 - p) / (k - 1)).
+    """
+    log_odds = (CEILING * k - 1) / (k - 1) - np.log(k - 1)
+    by_cell = e.odds.weight.sum(0)
+    return float(by_cell[cells(np.array(log_odds)) :].sum() / by_cell.sum())
 
 
 def _sigmoid_twice(e):
@@ -153,9 +165,10 @@ def _sigmoid_twice(e):
     if e.kind != "probs" or s.rows < 5:
         return None
     low, high = float(s.least.min()), float(s.largest.max())
-    half, most = 0.5, np.e / (1 + np.e)
-    reach = np.log(high / (1 - high)) if 0 < high < 1 else np.inf
-    if low < half - 1e-6 or high > most + 1e-6 or reach < CEILING or not _off(e):
+    most = np.e / (1 + np.e)
+    if not (0.5 - ROUNDING <= low and high <= most + ROUNDING and _off(e)):
+        return None
+    if np.log(low / (1 - low)) > 1 - CEILING or np.log(high / (1 - high)) < CEILING:
         return None
     worst = np.abs(class_gaps(e).mean).max()
     evidence = (
@@ -176,7 +189,7 @@ def _crowded_ends(e):
     ends = []
     for value, rows, name in ((s.highest, s.highest_rows, "largest"), (s.lowest, s.lowest_rows, "smallest")):
         shifted = value == 0 and rows == heard and e.kind in ("logits", "margin")
-        if rows >= max(5, 0.01 * heard) and not shifted:
+        if rows >= max(5, 0.01 * heard) and not shifted and len(e.classes) > 1:
             ends.append((int(rows), float(value), name))
     return sorted(ends, reverse=True)
 

@@ -1,9 +1,11 @@
 """`Report`: an evaluation with its findings, to print, to write as JSON and to open as a page."""
 
+import html
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lastlayer._check import DataError
 from lastlayer.measure import Evaluation, Metric, evaluate
 from lastlayer.outputs import Outputs
 from lastlayer.report.finding import Finding
@@ -23,6 +25,8 @@ class Report:
     findings: tuple[Finding, ...] = field(init=False)
 
     def __post_init__(self):
+        if not self.evaluation.means.rows:
+            raise DataError("no row was evaluated, so there is nothing to report.", file=self.source)
         object.__setattr__(self, "findings", find(self.evaluation))
 
     @property
@@ -85,9 +89,11 @@ class Report:
         return captured.get()
 
     def _repr_html_(self):
+        """The page in a frame of its own: its style and its content policy stay inside."""
         from lastlayer.report.page import render
 
-        return render(self)
+        page = html.escape(render(self))
+        return f'<iframe sandbox="allow-scripts" srcdoc="{page}" width="100%" height="900" style="border:0"></iframe>'
 
 
 def check(outputs: Outputs, *, calibrator=None, convention: str | None = None) -> Report:

@@ -51,8 +51,8 @@ def number(value) -> str:
 def percent(share) -> str:
     """Two decimals, and more near 0 and 1 so that neither end is reached by rounding alone.
 
-    >>> [percent(v) for v in (0.9242, 1.0, 0.99998, 0.000123, 1e-9, float("nan"))]
-    ['92.42 %', '100 %', '99.998 %', '0.012 %', '< 0.0001 %', '–']
+    >>> [percent(v) for v in (0.9242, 1.0, 0.99987, 0.000123, 1e-9, float("nan"))]
+    ['92.42 %', '100 %', '99.987 %', '0.012 %', '< 0.0001 %', '–']
     """
     share = float(share)
     if math.isnan(share):

@@ -7,7 +7,7 @@ from lastlayer.kernels import dispatched
 
 
 @dispatched
-def entropy(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, "*batch"]:
+def entropy(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, "..."]:
     """Shannon entropy of ``softmax(logits)``, in nats.
 
         entropy = -sum_i p_i log p_i = log1p(rest) + sum_i p_i (z_top - z_i)
@@ -28,8 +28,8 @@ def entropy(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, 
 
 @dispatched
 def log_odds(
-    logits: Float[Array, "*batch classes"], index: Int[Array, "*batch"] | Int[Array, ""] | None = None, *, axis=-1
-) -> Float[Array, "*batch"]:
+    logits: Float[Array, "*batch classes"], index: Int[Array, "..."] | None = None, *, axis=-1
+) -> Float[Array, "..."]:
     """Log-odds of one class against all the others: the largest entry's, or that of ``index``, one per row or for all.
 
         log_odds_k = z_k - logsumexp(z without k) = log(p_k / (1 - p_k))
@@ -54,7 +54,7 @@ def log_odds(
 
 
 @dispatched
-def top2_gap(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, "*batch"]:
+def top2_gap(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, "..."]:
     """Largest logit minus the second largest: 0 for a tie, ``+inf`` where only one class is left, nan for an empty row.
 
     >>> float(top2_gap(np.array([3.0, 1.0, 2.5])))

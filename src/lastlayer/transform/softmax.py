@@ -64,7 +64,7 @@ def log_softmax(
 
 
 @dispatched
-def logsumexp(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, "*batch"]:
+def logsumexp(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, "..."]:
     """Logarithm of the sum of exponentials, the normaliser of softmax; one number per row.
 
         logsumexp(z) = m + log1p(rest),   m = max(z),   rest = sum over the others of exp(z_i - m)
