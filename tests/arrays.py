@@ -99,8 +99,8 @@ class Differentiable(Library):
 TORCH = Differentiable("torch", "torch", torch_tensor)
 TORCH_32 = Differentiable("torch-float32", "torch", torch_tensor, dtype="float32")
 JAX = Differentiable("jax", "jax", jax_array, dtype="float32")
-JAX_64 = Differentiable("jax-x64", "jax", jax_array, context=wide_jax)
 JAX_JIT = Differentiable("jax-jit", "jax", jax_array, dtype="float32", compiled=True)
+JAX_JIT_64 = Differentiable("jax-jit-float64", "jax", jax_array, context=wide_jax, compiled=True)
 
 LIBRARIES = [
     Library("numpy", "numpy", np.array),
@@ -112,4 +112,4 @@ LIBRARIES = [
     TORCH_32,
     JAX,
 ]
-DIFFERENTIABLE = [TORCH, TORCH_32, JAX, JAX_64, JAX_JIT]
+DIFFERENTIABLE = [TORCH, TORCH_32, JAX_JIT, JAX_JIT_64]

@@ -1,8 +1,9 @@
 """One row per public function of ``transform`` and ``loss``: what it promises, whatever the array library.
 
-``test_laws.py`` runs every promise over every row that makes it; ``test_accuracy.py`` holds each row to its ULP, and
-``test_special_values.py`` to its cells of the table of special values. A row that does not make a promise says why, with an
-example on which the promise is seen to be broken. A public function without a row fails the suite.
+``test_laws.py`` runs every promise over every row that makes it, ``test_gradients.py`` its derivatives;
+``test_accuracy.py`` holds each row to its ULP, and ``test_special_values.py`` to its cells of the table of special
+values. A row that does not make a promise says why, with an example on which the promise is seen to be broken. A public
+function without a row fails the suite.
 
     shift        adding a constant to a row leaves the result ("same") or adds that constant to it ("adds")
     permutation  reordering the classes reorders the result ("follows") or leaves it ("same")
@@ -23,6 +24,7 @@ from math import inf, log, nan
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lastlayer import loss, transform
 
@@ -75,6 +77,35 @@ class Law:
 
     def __call__(self, x, target=None):
         return self.function(x, **self.settings) if target is None else self.function(x, target, **self.settings)
+
+
+def over(laws):
+    """A test for each of these rows, called by its name."""
+    return pytest.mark.parametrize("law", laws, ids=lambda law: law.name)
+
+
+def sample(law, seed=0, shape=(4, 4)):
+    """Rows of eighths, so that adding 1,024 rounds nothing; the second row has a tie, the third is dominated."""
+    rng = np.random.default_rng(seed)
+    low, high = law.domain
+    if (low, high) == (0, 1):
+        return rng.integers(1, 64, shape) / 64
+    x = rng.integers(-48, 48, shape) / 8
+    if high == 0:
+        return -abs(x) - 1 / 8
+    x[1, :2] = x[1].max() + 1
+    x[2, 0] = 24
+    return x
+
+
+def targets(law, x, seed=0):
+    """A target for each row (or number) of `x`, of the kind the law takes."""
+    rng = np.random.default_rng(seed)
+    if law.target == "index":
+        return rng.integers(0, x.shape[-1], x.shape[:-1])
+    if law.target == "distribution":
+        return rng.integers(1, 8, x.shape) / 8
+    return rng.integers(0, 2, x.shape) if law.target == "binary" else None
 
 
 def largest(row):

@@ -1,7 +1,7 @@
 """What the functions of `laws.LAWS` should give: the textbook formulas with 120 digits, where nothing needs care.
 
-Every function takes a row (or one number) as a list of mpmath numbers and gives a list. Gradients are central differences
-with a step of 1e-30, which at 120 digits is right to more than 40.
+Every function takes a row (or one number) as a list of mpmath numbers and gives a list. Gradients are central
+differences with a step of 1e-30, which at 120 digits is right to more than 40.
 """
 
 import mpmath

@@ -3,11 +3,13 @@
 Nothing is imported to find out: an array's library is already loaded, so it is looked up in ``sys.modules``.
 """
 
+import importlib
 import sys
 
 import numpy as np
 
 _HALF = ("float16", "bfloat16")
+_NUMPY = (np.ndarray, np.generic)  # a name: torch.compile cannot trace the union
 
 
 def dtype_name(x):
@@ -17,8 +19,10 @@ def dtype_name(x):
 
 def namespace(x):
     """The array-API namespace of ``x``: NumPy itself, array_api_compat's for PyTorch, the array's own otherwise."""
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, _NUMPY):
         return np
+    if is_torch(x):
+        return importlib.import_module("array_api_compat.torch")
     import array_api_compat
 
     return array_api_compat.array_namespace(x)
@@ -26,10 +30,10 @@ def namespace(x):
 
 def as_array(x, like=None):
     """``x`` if it is an array of some library, else a NumPy array; beside ``like``, one of its library and device."""
-    foreign = (hasattr(x, "__array_namespace__") or is_torch(x)) and not isinstance(x, np.ndarray | np.generic)
+    foreign = (hasattr(x, "__array_namespace__") or is_torch(x)) and not isinstance(x, _NUMPY)
     if like is None:
         return x if foreign else np.asarray(x)
-    if isinstance(like, np.ndarray | np.generic):
+    if isinstance(like, _NUMPY):
         return to_numpy(x)
     if foreign:
         return x
@@ -78,7 +82,7 @@ def readable(x):
     A traced array has no values yet, and one on a GPU would have to be waited for.
     """
     if not is_torch(x):
-        return isinstance(x, np.ndarray | np.generic)
+        return isinstance(x, _NUMPY)
     torch = sys.modules["torch"]
     plain = type(x) is torch.Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
     return plain and not torch._C._functorch.is_functorch_wrapped_tensor(x)

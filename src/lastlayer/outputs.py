@@ -1,4 +1,4 @@
-"""What a model put out for many rows, with its meaning declared once: scores, kind, target, classes, groups, weight, ids."""
+"""What a model put out for many rows, with its meaning declared once: scores, kind, target, classes and more."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -33,11 +33,11 @@ class Outputs:
     scores: Any
     kind: Kind
     target: Any = None
-    classes: Sequence[str] | None = None
-    groups: Mapping[str, Any] | None = None
+    classes: Sequence[str] | Any = None  # None here, and for groups and task, is filled in below
+    groups: Mapping[str, Any] | Any = None
     weight: Any = None
     ids: Any = None
-    task: Task | None = None
+    task: Task | Any = None
     source: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
@@ -187,7 +187,7 @@ def _scores(scores, kind):
         )
     if scores.ndim not in (1, 2):
         raise DataError(
-            f"scores have shape {shape(scores)}; rows are the first axis, classes the last: (n, K), or (n,) for binary.",
+            f"scores have shape {shape(scores)}; rows come first, classes last: (n, K), or (n,) for binary.",
             field=kind,
             fix="flatten the leading axes: scores.reshape(-1, K), and the target with them.",
         )

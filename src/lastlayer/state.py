@@ -3,8 +3,9 @@
     summarising the whole = merging the summaries of any way of cutting it
 
 Each has ``empty``, ``of(block)``, ``merge(a, b)`` and ``value()``. Threads, tiles, shards, files and machines are only
-ways of cutting, so streamed and distributed work is the same code. The law is exact for counts, maxima and indices, holds
-to a few units in the last place for floating sums (which are float64), and bit for bit along one fixed merge tree.
+ways of cutting, so streamed and distributed work is the same code. The law is exact for counts, maxima and indices,
+holds to a few units in the last place for floating sums (which are float64), and bit for bit along one fixed merge
+tree.
 
     LogSumExp    (max, rest) of each row                              per row
     ArgMax       (value, index) of each row                           per row, exact
@@ -53,8 +54,8 @@ class State:
 def pack(arrays: dict[str, np.ndarray], name: str) -> bytes:
     """Named arrays as the bytes of an npz archive that says which state it is."""
     buffer = io.BytesIO()
-    header: dict[str, Any] = {"state": np.array(name), "schema_version": np.array(SCHEMA_VERSION)}
-    np.savez_compressed(buffer, **header, **arrays)
+    everything: dict[str, Any] = {"state": np.array(name), "schema_version": np.array(SCHEMA_VERSION), **arrays}
+    np.savez_compressed(buffer, **everything)
     return buffer.getvalue()
 
 
@@ -89,8 +90,8 @@ class LogSumExp(State):
 
         logsumexp = max + log1p(rest)
 
-    A further entry equal to the maximum counts exactly 1, also when it is +inf; ``max = -inf`` has rest 0; a nan makes both
-    nan. Any array-API array; a block without columns is ``empty``. ``merge``, with the larger maximum first:
+    A further entry equal to the maximum counts exactly 1, also when it is +inf; ``max = -inf`` has rest 0; a nan makes
+    both nan. Any array-API array; a block without columns is ``empty``. ``merge``, with the larger maximum first:
     ``(m1, s1 + (1 + s2) exp(m2 - m1))``.
 
     >>> whole = np.array([3.0, 1.0, 3.0, -np.inf])
@@ -102,14 +103,14 @@ class LogSumExp(State):
     rest: Any
 
     @classmethod
-    def empty(cls, shape=(), dtype=np.float64) -> Self:
+    def empty(cls, shape: tuple[int, ...] = (), dtype: Any = np.float64) -> Self:
         return cls(np.full(shape, -np.inf, dtype), np.zeros(shape, dtype))
 
     @classmethod
     def of(cls, block, axis=-1) -> Self:
         x = floating(block)
         xp = namespace(x)
-        x = last_axis(x, axis, xp)
+        x: Any = last_axis(x, axis, xp)
         with np.errstate(all="ignore"):
             if not x.shape[-1]:
                 zero = xp.sum(x, axis=-1)
@@ -153,14 +154,14 @@ class ArgMax(State):
     index: Any
 
     @classmethod
-    def empty(cls, shape=(), dtype=np.float64) -> Self:
+    def empty(cls, shape: tuple[int, ...] = (), dtype: Any = np.float64) -> Self:
         return cls(np.full(shape, -np.inf, dtype), np.full(shape, _NO_INDEX))
 
     @classmethod
     def of(cls, block, axis=-1, offset=0) -> Self:
         x = as_array(block)
         xp = namespace(x)
-        x = last_axis(x, axis, xp)
+        x: Any = last_axis(x, axis, xp)
         if not x.shape[-1]:
             zero = xp.asarray(xp.sum(x, axis=-1))
             return cls(zero - xp.inf, xp.full_like(zero, _NO_INDEX, dtype=xp.int64))
@@ -192,7 +193,7 @@ class TopK(State):
     index: np.ndarray
 
     @classmethod
-    def empty(cls, k, shape=(), dtype=np.float64) -> Self:
+    def empty(cls, k, shape: tuple[int, ...] = (), dtype: Any = np.float64) -> Self:
         return cls(np.full((*shape, k), -np.inf, dtype), np.full((*shape, k), _NO_INDEX))
 
     @classmethod
@@ -317,8 +318,9 @@ class WeightedSum(_Sums):
 class Bins(State):
     """Confidence against what came true, in bins ``(low, high]`` of confidence; the first bin includes its low end.
 
-    Per column and bin: the weight, the sums of confidence and of hits, and ``sum w^2 (hit - confidence)^2``, from which the
-    standard error of a calibration error follows. ``value()`` is the mean gap, hits minus confidence, of each bin.
+    Per column and bin: the weight, the sums of confidence and of hits, and ``sum w^2 (hit - confidence)^2``, from
+    which the standard error of a calibration error follows. ``value()`` is the mean gap, hits minus confidence, of
+    each bin.
     """
 
     edges: np.ndarray
@@ -328,12 +330,12 @@ class Bins(State):
     square: np.ndarray
 
     @classmethod
-    def empty(cls, bins=15, columns=()) -> Self:
-        edges = np.linspace(0.0, 1.0, bins + 1) if np.isscalar(bins) else np.asarray(bins, dtype=np.float64)
+    def empty(cls, bins: Any = 15, columns: tuple[int, ...] = ()) -> Self:
+        edges = np.linspace(0.0, 1.0, int(bins) + 1) if np.ndim(bins) == 0 else np.asarray(bins, dtype=np.float64)
         return cls(edges, *(np.zeros((*columns, len(edges) - 1)) for _ in range(4)))
 
     @classmethod
-    def of(cls, confidence, hits, weight=None, bins=15) -> Self:
+    def of(cls, confidence, hits, weight=None, bins: Any = 15) -> Self:
         c, w = _weighted_rows(confidence, weight)
         h = np.asarray(hits, dtype=np.float64)
         h = h if weight is None else h[np.asarray(weight) > 0]
@@ -368,8 +370,9 @@ class Grid(_Sums):
 
         cell = 1 + floor((asinh(x) + 10) / 20 * 4094),  0 below and 4095 above
 
-    A cell is 0.005 wide at log-odds 0 and 0.5 % of the log-odds far out, so that both ends of a confident model are told
-    apart. ``value()`` is the weight per cell. Ranking measures read it with a bound: pairs within a cell are undecided.
+    A cell is 0.005 wide at log-odds 0 and 0.5 % of the log-odds far out, so that both ends of a confident model are
+    told apart. ``value()`` is the weight per cell. Ranking measures read it with a bound: pairs within a cell are
+    undecided.
     """
 
     weight: np.ndarray
@@ -380,7 +383,7 @@ class Grid(_Sums):
 
     @classmethod
     def of(cls, values, column, columns=(), weight=None) -> Self:
-        """``column`` says, per value, into which of the flattened ``columns`` histograms it falls; nan falls in none."""
+        """``column`` says, per value, into which of the flattened ``columns`` histograms it falls; nan into none."""
         values = np.asarray(values, dtype=np.float64).reshape(-1)
         column = np.broadcast_to(column, values.shape)
         weight = np.ones(values.shape) if weight is None else np.broadcast_to(weight, values.shape)
@@ -500,7 +503,7 @@ def _sum_in_cells(cell, weight, count):
     return np.bincount(cell, weight, count).astype(np.float64, copy=False)
 
 
-def _weighted_rows(block, weight, dtype=np.float64):
+def _weighted_rows(block, weight, dtype: Any = np.float64):
     """Rows and their weights, broadcastable to them; rows of weight 0 are gone."""
     x = np.asarray(block, dtype=dtype)
     if weight is None:

@@ -55,6 +55,7 @@ BAD = {
     "odd.xyz": (text("what"), "no format by the suffix"),
     "folder.npz": (lambda path: path.mkdir(), "is a directory"),
     "line\nbreak.npz": (lambda path: path.write_bytes(b""), "empty"),
+    "escape\x1b[31m.npz": (lambda path: path.write_bytes(b""), "escape\\x1b[31m.npz"),
 }
 
 

@@ -22,7 +22,7 @@ def command(name) -> click.Command:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_option_has_words(run, name):
-    assert command(name).help
+    assert (command(name).help or "").split("\n\n")[0] == COMMANDS[name]
     for parameter in command(name).params:
         if isinstance(parameter, click.Option):
             assert parameter.help and parameter.help[0].isupper() and parameter.help.endswith((".", ")")), (

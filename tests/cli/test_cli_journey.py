@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lastlayer import Outputs, evaluate, load, save
+from lastlayer.calibrate import fit as calibrate_fit
 from lastlayer.calibrate import load as load_calibrator
 from lastlayer.decide import Cost
 from lastlayer.measure import Evaluation
@@ -65,7 +66,7 @@ def test_check_prints_a_card_and_writes_its_page_here(run, folder):
 
 
 def test_a_file_alone_is_checked(run, folder):
-    assert run("valid.npz", "--json").stdout == run("check", "valid.npz", "--json").stdout
+    assert run("valid.npz", "--quiet").stdout == run("check", "valid.npz", "--quiet").stdout != ""
 
 
 def test_quiet_and_json_leave_stderr_empty(run, folder):
@@ -164,6 +165,14 @@ def test_fit_joins_shards_whatever_their_order(run, folder):
     of_shards = json.loads(run("fit", "shard-1.npz", "shard-0.npz", "--json").stdout)["calibrator"]
     assert of_shards["parameters"]["temperature"] == pytest.approx(of_whole["parameters"]["temperature"], rel=1e-9)
     assert of_shards["fitted_on"]["content"] == of_whole["fitted_on"]["content"]
+
+
+def test_fit_takes_the_method_and_the_seed_it_is_given(run, folder):
+    found = json.loads(run("fit", "valid.npz", "--method", "identity", "--json").stdout)["calibrator"]
+    assert found["method"] == "identity"
+    expected, other = (calibrate_fit(load("valid.npz"), seed=seed).selection[1].nll for seed in (3, 0))
+    found = json.loads(run("fit", "valid.npz", "--seed", "3", "--json").stdout)["calibrator"]
+    assert found["selection"][1]["nll"] == expected != other
 
 
 def test_fit_without_output_saves_nothing(run, folder):

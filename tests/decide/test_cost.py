@@ -134,6 +134,10 @@ def test_equally_cheap_classes_give_the_first_whatever_the_neighbours():
     np.testing.assert_array_equal(matrix(outputs).expected_cost, alone)
 
 
+def test_a_class_as_dear_as_its_review_is_accepted():
+    assert CostMatrix([[0, 2], [2, 0]], review=1)(Outputs([0.0], "logits")).action.tolist() == ["accept"]
+
+
 def test_a_matrix_without_review_accepts_every_row_that_has_a_class():
     outputs = Outputs([[1.0, 0.0], [np.nan, 0.0]], "logits", target=[0, 1])
     decisions = CostMatrix([[0, 1], [20, 0]])(outputs)

@@ -167,12 +167,33 @@ def test_risk_stops_at_the_first_failure_though_a_later_threshold_would_pass():
     assert (policy.accepted, policy.errors) == (500, 0)
 
 
+def test_risk_finds_none_where_the_most_confident_rows_fail():
+    # All wrong at 5, all right at 0.5: everything together would pass, but the first threshold tested does not.
+    z, target = np.repeat([5.0, 0.5], [100, 9900]), np.repeat([0, 1], [100, 9900])
+    confident = Outputs(np.where(np.arange(10_000) < 3000, 5.0, 0.5), "logits", target=target)
+    assert clopper_pearson(100, 10_000, 0.95).high < 0.02 < clopper_pearson(100, 3000, 0.95).high
+    with pytest.raises(DataError, match=r"no threshold promises a risk of at most 0\.02"):
+        Risk.fit(confident, risk=0.02)
+    # With only the 100 above it, the start of the sequence already accepts every row.
+    assert Risk.fit(Outputs(z, "logits", target=target), risk=0.02).accepted == 10_000
+
+
+def test_the_evidence_counts_the_rows_that_the_threshold_accepts():
+    # Bad rows exactly on a border of the grid belong to the threshold at that border, and so lie below the one found.
+    border = next(edge for edge in cell_edges() if edge > 0.5)
+    outputs = Outputs(np.repeat([5.0, border], [1000, 500]), "logits", target=np.repeat([1, 0], [1000, 500]))
+    policy = Risk.fit(outputs, risk=0.02)
+    assert policy.log_odds > border
+    assert policy(outputs).accept.sum() == policy.accepted == 1000
+
+
 def test_risk_names_a_target_that_works():
     outputs = held_out(np.random.default_rng(3), 1000)
     with pytest.raises(DataError) as caught:
         Risk.fit(outputs, risk=0.0031)
     named = float(str(caught.value).split("promise is about ")[1].split(". Fix")[0])
     assert named > 0.0031
+    assert named == float(f"{named:.2g}")
     assert Risk.fit(outputs, risk=named).high <= named
 
 

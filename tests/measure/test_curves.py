@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lastlayer.measure.curves import average_precision_of, calibration_error_of, levels_of, macro, roc_auc_of
@@ -154,7 +155,37 @@ def test_calibration_error_over_columns_is_their_mean_or_sum():
     assert calibration_error_of(state, 200, combine="sum") == pytest.approx(np.sum(one), abs=1e-13)
 
 
-@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_the_error_of_l1_and_l2_is_that_of_a_mean_over_rows(norm):
+    """l1 is the mean of sign_b (hit - confidence), l2 of gap_b / l2 (hit - confidence), with the gaps as found."""
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.01, 1, 300)
+    hit = (rng.uniform(size=300) < confidence**2).astype(float)
+    found = calibration_error_of(Bins.of(confidence, hit), 300, norm=norm)
+    cell = np.ceil(confidence * 15).astype(int) - 1
+    gap = np.array([(hit - confidence)[cell == b].mean() for b in range(15)])
+    slope = np.sign(gap) if norm == "l1" else gap / found
+    rows = slope[cell] * (hit - confidence)
+    assert found == pytest.approx(rows.mean())
+    reach = Z95 * rows.std(ddof=1) / np.sqrt(300)
+    assert (found.low, found.high) == pytest.approx((found - reach, found + reach))
+
+
+def test_the_interval_of_the_largest_gap_holds_for_every_bin_at_once():
+    confidence = np.repeat([0.2, 0.5, 0.9], [10, 2, 40])
+    hit = np.concatenate([np.arange(10) < 5, [1, 1], np.arange(40) < 20]).astype(float)
+    found = calibration_error_of(Bins.of(confidence, hit), 52, norm="max")
+    assert found == pytest.approx(0.5)
+    below, above = [], []
+    for c in (0.2, 0.5, 0.9):
+        mine = hit[confidence == c].astype(int)
+        ends = binomtest(mine.sum(), len(mine)).proportion_ci(1 - 0.05 / 3, method="wilson")
+        below.append(max(ends.low - c, c - ends.high, 0))
+        above.append(max(c - ends.low, ends.high - c))
+    assert (found.low, found.high) == pytest.approx((max(below), max(above)))
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_a_single_row_has_no_spread_so_its_error_may_be_anything(norm):
     found = calibration_error_of(Bins.of(np.array([0.9]), np.array([1.0])), 1, norm=norm)
     assert (found.low, found.high) == (0, 1)

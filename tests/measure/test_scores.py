@@ -199,6 +199,7 @@ MEASURES = {
     "accuracy": ll.accuracy,
     "ece": ll.calibration_error,
     "ece_classwise": lambda z, y, weight=None: ll.calibration_error(z, y, over="classwise", weight=weight),
+    "ece_mass": lambda z, y, weight=None: ll.calibration_error(z, y, bins=5, scheme="mass", weight=weight),
     "ece_l2": lambda z, y, weight=None: ll.calibration_error(z, y, bins=3, norm="l2", weight=weight),
     "roc_auc": ll.roc_auc,
     "average_precision": ll.average_precision,
@@ -219,9 +220,7 @@ def test_an_integer_weight_is_that_many_rows(task, measure):
 
 
 @every_task
-@pytest.mark.parametrize(
-    "measure", [*MEASURES.values(), lambda z, y, weight: ll.calibration_error(z, y, scheme="mass", weight=weight)]
-)
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 def test_a_row_of_weight_0_counts_for_nothing_and_a_nan_row_for_all(task, measure):
     z, y, *_ = sample(task, n=60)
     spoiled = z.copy()

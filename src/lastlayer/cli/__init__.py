@@ -12,7 +12,17 @@ from lastlayer import __version__
 from lastlayer._check import DataError, MissingExtra
 from lastlayer.cli._common import Exit, complain, examples_first
 
-COMMANDS = ("demo", "check", "fit", "decide", "compare", "merge", "report", "explain")
+# With the first sentence of each, so that `lastlayer --help` imports none of them; a test holds the two together.
+COMMANDS = {
+    "demo": "The whole journey on real handwritten digits.",
+    "check": "Metrics with intervals, findings with their fixes, a page.",
+    "fit": "Choose and fit a calibrator on held-out labelled rows.",
+    "decide": "Accept the class of each row, or have the row reviewed.",
+    "compare": "Two models on the same rows, with paired intervals.",
+    "merge": "Join the states of shards: the numbers of the whole.",
+    "report": "The page of data or of states, one file that opens offline.",
+    "explain": "What the code of a finding means and what to do about it.",
+}
 
 
 class Commands(click.Group):
@@ -26,7 +36,7 @@ class Commands(click.Group):
 
     def parse_args(self, ctx, args):
         if args and args[0] not in COMMANDS and _names_a_file(args[0]):
-            args = ["report", *args]
+            args = ["check", *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx, args):
@@ -37,6 +47,10 @@ class Commands(click.Group):
             hint = f"Did you mean {near[0]!r}?" if near else f"The commands are {', '.join(COMMANDS)}."
             raise click.UsageError(f"no command and no file {args[0]!r}. {hint}", ctx)
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def format_help_text(self, ctx, formatter):
         examples_first(_EXAMPLES, formatter)

@@ -11,9 +11,6 @@ from contextlib import contextmanager
 
 import click
 
-from lastlayer.measure.convention import CONVENTIONS
-from lastlayer.outputs import KINDS, TASKS
-
 SCHEMA_VERSION = 1
 _SLOW = 1.0  # seconds after which a terminal is shown a progress bar
 
@@ -62,6 +59,8 @@ def examples_first(examples, formatter):
 
 def data_options(function):
     """Options that say how a file is read, gathered in one dictionary ``how`` for `lastlayer.load`."""
+    from lastlayer.outputs import KINDS, TASKS
+
     options = (
         click.option("--kind", type=click.Choice(KINDS), help="What the scores are, where their name does not say it."),
         click.option("--split", metavar="NAME", help="Read NAME_logits, NAME_target (or NAME_labels)."),
@@ -89,11 +88,13 @@ def how_again(how):
     )
 
 
-convention_option = click.option(
-    "--convention",
-    type=click.Choice(list(CONVENTIONS)),
-    help="Bin as a paper did, to reproduce its numbers under the same keys.",
-)
+def convention_option(function):
+    from lastlayer.measure.convention import CONVENTIONS
+
+    words = "Bin as a paper did, to reproduce its numbers under the same keys."
+    return click.option("--convention", type=click.Choice(list(CONVENTIONS)), help=words)(function)
+
+
 calibrator_option = click.option("--calibrator", metavar="FILE", help="Apply what `lastlayer fit` wrote.")
 force_option = click.option("--force", is_flag=True, help="Replace a file that exists.")
 

@@ -196,8 +196,8 @@ def _first_count(rows, risk, confidence):
 
     fewest = math.ceil(math.log(1 - confidence) / math.log1p(-risk))
     share = max(fewest, int(rows * _FIRST_SHARE))
-    allowed = bisect_left(range(share + 1), True, key=lambda errors: not passes(errors, share)) - 1
-    return fewest + bisect_left(range(fewest, share + 1), True, key=lambda accepted: passes(max(allowed, 0), accepted))
+    allowed = bisect_left(range(1, share + 1), True, key=lambda errors: not passes(errors, share))
+    return fewest + bisect_left(range(fewest, share + 1), True, key=lambda accepted: passes(allowed, accepted))
 
 
 def _beyond(steps, risk, confidence, source):

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lastlayer._array import is_torch
+
 
 class Kernel(NamedTuple):
     """One row: ``run`` takes the arguments of the formula; ``backward`` takes them and the gradient that comes back."""
@@ -82,9 +84,12 @@ def dispatched(formula):
 
     @functools.wraps(formula)
     def front(*args, **kwargs):
-        kernel = choose(name, args[0] if args else kwargs.get(first))
+        array = args[0] if args else kwargs.get(first)
+        kernel = choose(name, array)
         if kernel is not None:
             return kernel(*args, **kwargs)
+        if is_torch(array):  # no warnings to silence, and torch.compile cannot trace np.errstate
+            return formula(*args, **kwargs)
         with np.errstate(all="ignore"):
             return formula(*args, **kwargs)
 

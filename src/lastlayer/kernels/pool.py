@@ -1,8 +1,8 @@
 """Threads for kernels: fixed ranges of rows on a pool of our own.
 
-Numba's threading layers abort when two Python threads enter at once (workqueue) or break the children of a fork (omp), so
-kernels are compiled without ``parallel`` and release the GIL instead. Ranges depend on the number of rows alone, and each
-works on its own output, so the number of threads changes no bit.
+Numba's threading layers abort when two Python threads enter at once (workqueue) or break the children of a fork (omp),
+so kernels are compiled without ``parallel`` and release the GIL instead. Ranges depend on the number of rows alone, and
+each works on its own output, so the number of threads changes no bit.
 """
 
 import os

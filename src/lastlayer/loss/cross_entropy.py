@@ -69,7 +69,8 @@ def _per_row(x, target, soft, label_smoothing, scale, keep, xp):
     loss = loss if soft or scale is None else loss * scale
     if label_smoothing:
         allowed = xp.astype(x != -xp.inf, x.dtype)
-        uniform = _weighed_sum(allowed, surprise(row), xp) / total(allowed, xp)
+        count = xp.where(row.max == -xp.inf, xp.ones_like(loss), total(allowed, xp))
+        uniform = _weighed_sum(allowed, surprise(row), xp) / count
         uniform = uniform if scale is None else uniform * scale
         loss = uniform if label_smoothing == 1 else (1 - label_smoothing) * loss + label_smoothing * uniform
     loss = xp.where(row.max == -xp.inf, xp.full_like(loss, xp.nan), loss)

@@ -33,8 +33,8 @@ CONVENTIONS = {
         _15,
         np.linspace(0.0, 1.0, 15),
         "sum",
-        "Kull et al. 2019, as their code has it: classwise is the SUM over classes with 14 bins (edges linspace(0, 1, 15))"
-        "; nll stays exact (theirs is clipped at 1e-15)",
+        "Kull et al. 2019, as their code has it: classwise is the SUM over classes with 14 bins (edges "
+        "linspace(0, 1, 15)); nll stays exact (theirs is clipped at 1e-15)",
     ),
 }
 

@@ -4,11 +4,9 @@ A level is a distinct score (exact) or a cell of the asinh grid (bounded: pairs 
 same lines serve arrays and states.
 """
 
-from statistics import NormalDist
-
 import numpy as np
 
-from lastlayer.measure.metric import Z95, Metric, on_logit_scale
+from lastlayer.measure.metric import Z95, Metric, on_logit_scale, score_interval
 
 
 def levels_of(scores, positive, weight=None):
@@ -63,9 +61,10 @@ def average_precision_of(positive, negative, n, per_weight=1.0, exact=True) -> M
 def _ap_bound(here, others, hits, misses, unit):
     """How far the sum over levels may be from any order, ties included, within every cell.
 
-    With ``h`` hits and ``f`` misses up to its end, a positive of a cell has precision ``h / (h + f)`` in the sum; at most
-    ``h / (h + f before the cell)``, all positives first and tied; at least, all negatives first, ``j / (j + f)`` for the
-    j-th hit. Where weights are not 1 the steps of j may be as small as one likes, and its sum becomes an integral.
+    With ``h`` hits and ``f`` misses up to its end, a positive of a cell has precision ``h / (h + f)`` in the sum; at
+    most ``h / (h + f before the cell)``, all positives first and tied; at least, all negatives first, ``j / (j + f)``
+    for the j-th hit. Where weights are not 1 the steps of j may be as small as one likes, and its sum becomes an
+    integral.
     """
     some = here > 0
     here, hits, misses = here[some], hits[some], misses[some]
@@ -112,7 +111,7 @@ def calibration_error_of(bins, n, per_weight=1.0, norm="l1", combine="mean") -> 
     with np.errstate(all="ignore"):
         share, mean_gap = weight / total[:, None], np.where(weight > 0, gap / weight, 0.0)
         if norm == "max":
-            value, low, high = _largest(mean_gap, square, weight, per_weight)
+            value, low, high = _largest(bins, mean_gap, weight, per_weight)
         else:
             size = np.abs(mean_gap)
             value = (share * size).sum(-1) if norm == "l1" else np.sqrt((share * size**2).sum(-1))
@@ -132,10 +131,13 @@ def _error(square, mean, rows):
     return np.sqrt(np.where(rows > 1, np.maximum(square - mean**2 / rows, 0.0) * rows / (rows - 1), np.inf))
 
 
-def _largest(mean_gap, square, weight, per_weight):
-    """The largest gap of each column between ends that hold for every bin at once (Bonferroni)."""
-    size = np.abs(mean_gap)
-    error = np.where(weight > 0, _error(square / weight**2, mean_gap, weight * per_weight), 0.0)
-    times = [NormalDist().inv_cdf(1 - 0.025 / max(1, count)) for count in (weight > 0).sum(-1)]
-    reach = np.array(times)[:, None] * error
-    return size.max(-1), (size - reach).max(-1), (size + reach).max(-1)
+def _largest(bins, mean_gap, weight, per_weight):
+    """The largest gap of each column, between ends that hold for every bin at once (Wilson, Bonferroni)."""
+    from scipy.special import ndtri
+
+    occupied = np.maximum((weight > 0).sum(-1, keepdims=True), 1)
+    z = -ndtri(0.025 / occupied)
+    hits, confidence = bins.hits.reshape(weight.shape) / weight, bins.confidence.reshape(weight.shape) / weight
+    middle, half = score_interval(hits, weight * per_weight, z)
+    below, above = (np.where(weight > 0, middle + sign * half - confidence, 0.0) for sign in (-1, 1))
+    return np.abs(mean_gap).max(-1), np.maximum(below, -above).max(-1), np.maximum(-below, above).max(-1)

@@ -1,4 +1,4 @@
-"""`Evaluation`: everything the measures, `check` and the report read, summed over rows. It merges, so shards are the whole."""
+"""`Evaluation`: all that the measures, `check` and the report read, summed over rows; shards merge to the whole."""
 
 import json
 from collections.abc import Mapping
@@ -40,8 +40,8 @@ class GroupEvaluation:
 class Evaluation:
     """Summary of labelled `Outputs`: ``empty``, ``of(outputs)``, ``merge``, and many ways to read it.
 
-    Rows that hold a nan, or nothing but ``-inf``, are counted in ``signs`` and left out of everything else; rows of weight
-    0 leave no trace at all.
+    Rows that hold a nan, or nothing but ``-inf``, are counted in ``signs`` and left out of everything else; rows of
+    weight 0 leave no trace at all.
     """
 
     task: str
@@ -242,8 +242,8 @@ def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
     """Summarise labelled outputs in one pass, in blocks, so that memory does not grow with the rows.
 
     The result reads as metrics with intervals, tables per class and per group, reliability and a temperature curve;
-    results of shards `merge`. ``convention`` is ``"guo2017"`` or ``"kull2019"`` to bin as those papers do. A target that is
-    a distribution has no hits to count: use its ``argmax``, or `cross_entropy` for its loss.
+    results of shards `merge`. ``convention`` is ``"guo2017"`` or ``"kull2019"`` to bin as those papers do. A target
+    that is a distribution has no hits to count: use its ``argmax``, or `cross_entropy` for its loss.
 
     >>> z = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     >>> evaluate(Outputs(z, "logits", target=[0, 1, 1])).metrics()["accuracy"]
@@ -268,8 +268,8 @@ def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
     if not total.means.rows:
         signs, ignored = total.signs, len(outputs) - int(total.signs.rows)
         raise DataError(
-            f"no row can be scored: of {len(outputs)} rows {int(signs.nan_rows)} hold nan, {int(signs.empty_rows)} nothing "
-            f"but -inf, and {ignored} have weight 0.",
+            f"no row can be scored: of {len(outputs)} rows {int(signs.nan_rows)} hold nan, {int(signs.empty_rows)} "
+            f"nothing but -inf, and {ignored} have weight 0.",
             file=outputs.source,
             field=outputs.kind,
             rows=range(min(3, len(outputs))),
@@ -283,8 +283,8 @@ def merge(first: Evaluation, *others: Evaluation) -> Evaluation:
 
         merge(evaluate(a), evaluate(b)) = evaluate(a and b)
 
-    Counts, maxima and indices are exact, sums to 1e-12; shards of another task, kind, convention or order of classes are
-    refused.
+    Counts, maxima and indices are exact, sums to 1e-12; shards of another task, kind, convention or order of classes
+    are refused.
     """
     total = first
     for other in others:
@@ -331,7 +331,7 @@ class _Table:
             brier, gain = (stats.brier / 2).reshape(columns.shape).sum(1), np.zeros(len(z))
         if outputs.kind == "margin":
             odds = np.where(np.isnan(odds), np.nan, z.reshape(odds.shape))
-        keep = ~np.isnan(probs).any(1)
+        keep = np.asarray(~np.isnan(probs).any(1))
         return cls(stats, target, labels, keep, weight, probs, odds, present, brier, np.where(keep, gain, 0.0))
 
 

@@ -8,8 +8,8 @@ Z95 = 1.959963984540054
 class Metric(float):
     """A measured value that is a float, with its 95 % interval ``low, high`` and the rows ``n`` behind it.
 
-    ``bound`` is the half-width by which a value read from a binned state may differ from the exact one (0 if exact); the
-    interval includes it.
+    ``bound`` is the half-width by which a value read from a binned state may differ from the exact one (0 if exact);
+    the interval includes it.
 
     >>> Metric(0.25, 0.2, 0.3, 100)
     Metric(0.25, low=0.2, high=0.3, n=100)
@@ -36,14 +36,14 @@ class Metric(float):
         return f"Metric({float(self):.6g}, low={self.low:.6g}, high={self.high:.6g}, n={self.n})"
 
     def to_dict(self) -> dict:
-        """``{"value", "low", "high", "n"}``, and ``"bound"`` where there is one; what is not finite is None, as in JSON."""
+        """``{"value", "low", "high", "n"}``, and ``"bound"`` where there is one; what is not finite is None."""
         record = {"value": float(self), "low": self.low, "high": self.high}
         record = {key: v if np.isfinite(v) else None for key, v in record.items()} | {"n": self.n}
         return record | {"bound": self.bound} if self.bound else record
 
 
 def normal(value, error, n, low=-np.inf, high=np.inf) -> Metric:
-    """``value +- 1.96 error``, kept inside the range the quantity has; an error nobody knows leaves that whole range."""
+    """``value +- 1.96 error`` inside the range the quantity has; an error nobody knows leaves that whole range."""
     if not np.isfinite(error):
         return Metric(value, low, high, n)
     return Metric(value, max(value - Z95 * error, low), min(value + Z95 * error, high), n)
@@ -53,10 +53,15 @@ def wilson(share, effective, n) -> Metric:
     """The score interval of a proportion (Wilson 1927), with the effective number of rows where they are weighted."""
     if not effective > 0:
         return Metric(np.nan, 0.0, 1.0, n)
-    z2 = Z95**2 / effective
-    middle = (share + z2 / 2) / (1 + z2)
-    half = Z95 * np.sqrt(share * (1 - share) / effective + z2 / (4 * effective)) / (1 + z2)
+    middle, half = score_interval(share, effective, Z95)
     return Metric(share, max(0.0, middle - half), min(1.0, middle + half), n)
+
+
+def score_interval(share, effective, z):
+    """Middle and half-width of Wilson's interval, ``z`` standard errors wide to each side."""
+    z2 = z**2 / effective
+    middle = (share + z2 / 2) / (1 + z2)
+    return middle, z * np.sqrt(share * (1 - share) / effective + z2 / (4 * effective)) / (1 + z2)
 
 
 def on_logit_scale(value, error, n, fewest, bound=0.0) -> Metric:

@@ -70,8 +70,10 @@ def metrics(evaluation: "Evaluation") -> dict[str, Metric]:
     rule = CONVENTIONS[evaluation.convention]
     per_weight = rows_per_weight(evaluation.means)
     at = dict(zip(COLUMN_NAMES, zip(mean.mean, mean.error, strict=True), strict=True))
-    share = normal if evaluation.task == "multilabel" else wilson
-    proportion = lambda v, e: share(v, e, n, 0.0, 1.0) if share is normal else wilson(v, effective, n)  # noqa: E731
+
+    def proportion(share, error):  # a mean over labels is no count of hits
+        return normal(share, error, n, 0.0, 1.0) if evaluation.task == "multilabel" else wilson(share, effective, n)
+
     accuracy = proportion(*at["correct"])
     found = {"accuracy": accuracy, "error": Metric(1 - accuracy, 1 - accuracy.high, 1 - accuracy.low, n)}
     if evaluation.task == "multiclass" and len(evaluation.classes) > 5:
@@ -79,8 +81,8 @@ def metrics(evaluation: "Evaluation") -> dict[str, Metric]:
     if evaluation.kind != "margin":
         columns = evaluation.classwise.weight.shape[0]
         brier = normal(*at["brier"], n, 0.0)
-        by_class = [v / columns for v in (brier, brier.low, brier.high)]
-        found = {"nll": normal(*at["nll"], n, 0.0), **found, "brier": brier, "brier_per_class": Metric(*by_class, n)}
+        by_class = Metric(brier / columns, brier.low / columns, brier.high / columns, n)
+        found = {"nll": normal(*at["nll"], n, 0.0), **found, "brier": brier, "brier_per_class": by_class}
         found["ece"] = calibration_error_of(evaluation.top, n, per_weight)
         found["ece_classwise"] = calibration_error_of(evaluation.classwise, n, per_weight, combine=rule.combine)
         found["mce"] = calibration_error_of(evaluation.top, n, per_weight, norm="max")

@@ -1,7 +1,7 @@
 """Measures of arrays, each one number with its interval, exact: what `evaluate` reads from a state, by name.
 
-The shapes say the task: logits ``(n,)`` are binary, ``(n, classes)`` with a target ``(n,)`` multiclass, and with an integer
-target of their own shape multilabel.
+The shapes say the task: logits ``(n,)`` are binary, ``(n, classes)`` with a target ``(n,)`` multiclass, and with an
+integer target of their own shape multilabel.
 """
 
 import numpy as np
@@ -19,10 +19,11 @@ from lastlayer.state import Bins, Confusion, WeightedSum
 from lastlayer.transform import log_odds, sigmoid, softmax
 
 
-def nll(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, weight=None) -> Metric:
+def nll(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=None) -> Metric:
     """Mean negative log-likelihood, from logits and so without clipping.
 
-        nll = mean of cross_entropy(logits, target)          (binary: binary_cross_entropy; multilabel: its sum over labels)
+        nll = mean of cross_entropy(logits, target)          (binary: binary_cross_entropy; multilabel: its sum over
+        labels)
 
     A target of probability 0 makes it ``inf``. The target may also be a distribution over the classes.
 
@@ -39,7 +40,7 @@ def nll(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, 
     return _mean(losses, rows, low=0.0)
 
 
-def brier(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, weight=None) -> Metric:
+def brier(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=None) -> Metric:
     """Brier score: the mean over rows of the squared distance between probabilities and what came true.
 
         brier = mean of sum_k (p_k - onehot_k)^2          (binary: (p - y)^2; multilabel: its sum over labels)
@@ -54,11 +55,11 @@ def brier(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *
     return _mean(((p - y) ** 2).reshape(len(rows), -1).sum(-1), rows, low=0.0)
 
 
-def accuracy(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, k=1, weight=None) -> Metric:
+def accuracy(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, k=1, weight=None) -> Metric:
     """Share of rows whose target is among the ``k`` largest logits, with Wilson's interval.
 
-    Ties go to the lower index. Binary: the sign of the logit against the target, 0 counting as negative. Multilabel: the
-    mean over labels, with the normal interval. A row that holds a nan, or nothing but ``-inf``, makes it nan.
+    Ties go to the lower index. Binary: the sign of the logit against the target, 0 counting as negative. Multilabel:
+    the mean over labels, with the normal interval. A row that holds a nan, or nothing but ``-inf``, makes it nan.
 
     >>> float(accuracy([[3.0, 1.0, 2.0]], [2], k=2))
     1.0
@@ -86,8 +87,8 @@ def accuracy(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"]
 
 
 def calibration_error(
-    logits: Float[Array, "n *classes"],
-    target: Int[Array, "n *labels"],
+    logits: Float[Array, "n ..."],
+    target: Int[Array, "n ..."],
     *,
     bins=15,
     scheme="width",
@@ -100,10 +101,10 @@ def calibration_error(
 
         l1 = sum_b share_b |hits_b - confidence_b|     l2, max: the root of the mean square, the largest
 
-    ``over="top"`` takes the predicted class (Guo et al. 2017, eq. 3), ``"classwise"`` every class on its own, and the mean
-    over them (Kull et al. 2019, eq. 4). ``scheme="width"`` has equal bins ``(low, high]`` of probability, ``"mass"`` bins
-    of equal numbers of rows, cut in log-odds so that probabilities that round to 1 are still told apart.
-    ``convention="guo2017" | "kull2019"`` replaces bins, edges and the mean over classes by that paper's.
+    ``over="top"`` takes the predicted class (Guo et al. 2017, eq. 3), ``"classwise"`` every class on its own, and the
+    mean over them (Kull et al. 2019, eq. 4). ``scheme="width"`` has equal bins ``(low, high]`` of probability,
+    ``"mass"`` bins of equal numbers of rows, cut in log-odds so that probabilities that round to 1 are still told
+    apart. ``convention="guo2017" | "kull2019"`` replaces bins, edges and the mean over classes by that paper's.
 
     >>> z, y = np.array([[2.0, 0.0]] * 4), np.array([0, 0, 1, 1])
     >>> round(float(calibration_error(z, y)), 4)
@@ -130,7 +131,7 @@ def calibration_error(
     return calibration_error_of(state, int(sums.rows), rows_per_weight(sums), norm, rule.combine)
 
 
-def roc_auc(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, weight=None) -> Metric:
+def roc_auc(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=None) -> Metric:
     """Area under the ROC curve, exact, with DeLong's interval.
 
         auc = P(a positive scores above a negative) + P(they tie) / 2
@@ -144,7 +145,7 @@ def roc_auc(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"],
     return _ranked("roc_auc", roc_auc_of, logits, target, weight)
 
 
-def average_precision(logits: Float[Array, "n *classes"], target: Int[Array, "n *labels"], *, weight=None) -> Metric:
+def average_precision(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=None) -> Metric:
     """Average precision, exact: the mean precision over the positives, from the highest score down.
 
         ap = sum_l (recall_l - recall_(l-1)) precision_l
@@ -157,7 +158,7 @@ def average_precision(logits: Float[Array, "n *classes"], target: Int[Array, "n 
     return _ranked("average_precision", average_precision_of, logits, target, weight)
 
 
-def confusion(logits: Float[Array, "n *classes"], target: Int[Array, "n"], *, weight=None) -> np.ndarray:
+def confusion(logits: Float[Array, "n ..."], target: Int[Array, " n"], *, weight=None) -> np.ndarray:
     """Weight of each pair of target (down) and predicted class (across).
 
     A row that holds a nan, or nothing but ``-inf``, predicts no class: give it weight 0.

@@ -23,7 +23,7 @@ def entropy(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, 
     p = row.terms * xp.exp(-row.shift)[..., None] / (1 + rest)[..., None]
     below = xp.where(row.x == -xp.inf, xp.zeros_like(row.x), (row.max + row.shift)[..., None] - row.x)
     h = xp.log1p(rest) + total(p * below, xp)
-    return restore(_unless_empty(h, row.x, xp), logits)
+    return restore(_contained(h, row.x, xp), logits)
 
 
 @dispatched
@@ -50,7 +50,7 @@ def log_odds(
         x, _ = limit(x, xp)
     others = split(xp.where(arange_like(x, xp) == k[..., None], -xp.inf, x), xp)
     odds = (take(x, k, xp) - others.max) - xp.log1p(others.rest_from_max())
-    return restore(_unless_empty(odds, x, xp), logits)
+    return restore(_contained(odds, x, xp), logits)
 
 
 @dispatched
@@ -66,9 +66,10 @@ def top2_gap(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array,
     others = xp.where(arange_like(x, xp) == top[..., None], -xp.inf, x)
     second = take(others, xp.argmax(stop_gradient(others), axis=-1), xp)
     second = xp.where(second == -xp.inf, xp.full_like(second, -xp.inf), second)  # no slope for a masked class
-    return restore(_unless_empty(take(x, top, xp) - second, x, xp), logits)
+    return restore(_contained(take(x, top, xp) - second, x, xp), logits)
 
 
-def _unless_empty(y, x, xp):
-    """``y``, and nan without slope where the row of ``x`` has no class left."""
+def _contained(y, x, xp):
+    """``y``; nan with slope nan where the row of ``x`` holds a nan, nan without slope where it has no class left."""
+    y = y * xp.where(xp.any(xp.isnan(x), axis=-1), xp.full_like(y, xp.nan), xp.ones_like(y))
     return xp.where(xp.all(x == -xp.inf, axis=-1), xp.full_like(y, xp.nan), y)

@@ -5,8 +5,12 @@ import hashlib
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 import numba
+from numba.core import config
+
+settings: Any = config  # its attributes are made at run time
 
 
 def compiled(*signatures, **options):
@@ -18,13 +22,13 @@ def compiled(*signatures, **options):
 
     def decorate(function):
         folder = cache_folder()
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = folder or before
+        before = settings.CACHE_DIR
+        settings.CACHE_DIR = folder or before
         try:
             make = numba.njit(list(signatures), nogil=True, cache=folder is not None, **options)
             return make(function)
         finally:
-            numba.config.CACHE_DIR = before
+            settings.CACHE_DIR = before
 
     return decorate
 

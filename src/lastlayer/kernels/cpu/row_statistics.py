@@ -4,8 +4,8 @@
     2  this loop: one exp per entry for the row, four more per entry for all 25 temperatures, the others by squaring
        (temperatures stand four to an octave, so exp(d / T) of one octave is the square of the next)
 
-The times of both are printed by ``bench/evaluate.py``. Input of any float dtype, stride and byte order is packed tile by
-tile into float64, so a row's bits do not depend on its layout or its neighbours.
+The times of both are printed by ``bench/evaluate.py``. Input of any float dtype, stride and byte order is packed tile
+by tile into float64, so a row's bits do not depend on its layout or its neighbours.
 """
 
 import math
@@ -87,7 +87,7 @@ def _tile(x, target, weight, beta, edges, top, nll, brier, rank, log_odds, probs
                         s += power[j]
                         power[j] *= power[j]
                     confidence = 1.0 / (1.0 + s)
-                    cell = min(max(int(math.ceil(confidence * (len(edges) - 1))) - 1, 0), len(edges) - 2)
+                    cell = min(max(math.ceil(confidence * (len(edges) - 1)) - 1, 0), len(edges) - 2)
                     if cell > 0 and confidence <= edges[cell]:
                         cell -= 1
                     elif cell < len(edges) - 2 and confidence > edges[cell + 1]:

@@ -1,0 +1,166 @@
+"""Every row of `laws.LAWS` against the reference, in units in the last place of the result.
+
+Rows of 1 to 1,000 classes: normal at scales 1 to 30, one class 0 to 80 above the rest, ties, three in ten masked, and far
+from zero. Where the result is below the smallest normal number of the dtype, it only has to be as small. The long sweeps
+(32,000 and 256,000 classes) are marked slow.
+"""
+
+import functools
+
+import mpmath
+import numpy as np
+import pytest
+import reference
+from arrays import DIFFERENTIABLE, JAX, TORCH, TORCH_32, Library
+from laws import LAWS, over, targets
+
+NUMPY, NUMPY_32 = Library("numpy", "numpy", np.array), Library("numpy-float32", "numpy", np.array, dtype="float32")
+BACKENDS = [NUMPY, NUMPY_32, TORCH, TORCH_32, JAX]
+SOFTMAX = [law for law in LAWS if law.takes != "number"]
+NUMBERS = [law for law in LAWS if law.takes == "number"]
+SLOPE_OF_ROW = 16  # where a derivative cancels: units in the last place of the largest entry of the row
+
+
+@functools.cache
+def rows(classes):
+    """The rows of the sweep, in values that float32 holds exactly."""
+    rng = np.random.default_rng(classes)
+    each = 2 if classes <= 10 else 1
+    x = [rng.normal(0, scale, classes) for scale in (1, 3, 10, 30) for _ in range(each)]
+    for margin in (0, 2, 10, 20, 40, 60, 80):
+        dominated = rng.normal(0, 1, (each, classes))
+        dominated[:, rng.integers(classes)] = dominated.max() + margin
+        x.extend(dominated)
+    x.append(np.full(classes, 1.75))
+    x.append(np.where(rng.random(classes) < 0.3, -np.inf, rng.normal(0, 3, classes)))
+    x[-1][0] = 0.5
+    x.append(rng.normal(0, 1, classes) + 1000)
+    x.append(rng.normal(0, 1, classes) - 10_000)
+    return np.array(x).astype(np.float32).astype(np.float64)
+
+
+@functools.cache
+def numbers(low, high):
+    """Single numbers over the whole domain, dense where a branch changes."""
+    rng = np.random.default_rng(3)
+    if (low, high) == (0, 1):
+        x = np.concatenate([rng.random(40), 0.5 + rng.normal(0, 1e-3, 10), 10.0 ** -np.arange(1, 30, 3), [0.25, 0.75]])
+    else:
+        x = np.concatenate(
+            [rng.normal(0, scale, 15) for scale in (1e-3, 1, 10, 40)] + [[0.0, 0.6931, -0.6932, 80, -80]]
+        )
+        x = x if high else -abs(x) - 1e-6
+    return x.astype(np.float32).astype(np.float64)
+
+
+def target_of(law, x):
+    """Each second row is right: its target is its largest class."""
+    target = targets(law, x)
+    if law.target == "index":
+        return np.where(np.arange(len(x)) % 2, x.argmax(-1), np.isfinite(x).argmax(-1))
+    return np.where(np.isfinite(x), target, 0.0) if law.target == "distribution" else target
+
+
+@functools.cache
+def expected(law_index, classes):
+    law = LAWS[law_index]
+    x = rows(classes)
+    target = target_of(law, x)
+    return [reference.value(law, row, None if target is None else target[i]) for i, row in enumerate(x)]
+
+
+def worst_ulp(got, want, dtype, unit=0.0):
+    """The largest error in units in the last place of the reference (or of `unit`, where that is larger)."""
+    worst, tiny = 0.0, float(np.finfo(dtype).tiny)
+    for ours, exact in zip(np.reshape(got, -1), want, strict=True):
+        if mpmath.isinf(exact) or not np.isfinite(ours):
+            assert float(ours) == float(exact)
+        elif max(abs(exact), unit) < tiny:
+            assert abs(ours) <= tiny
+        else:
+            spacing = np.spacing(np.asarray(max(abs(float(exact)), unit), dtype=dtype))
+            worst = max(worst, float(abs(mpmath.mpf(float(ours)) - exact) / mpmath.mpf(float(spacing))))
+    return worst
+
+
+@over(SOFTMAX)
+@pytest.mark.parametrize("classes", [1, 2, 3, 10, 1000])
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+def test_values(law, backend, classes):
+    backend.require()
+    x = rows(classes)
+    target = target_of(law, x)
+    if law.takes == "batch":
+        x = x[np.isfinite(x).all(-1)]
+        got = [backend.numpy(law(backend.of(row))) for row in x]
+        want = [reference.value(law, row) for row in x]
+    else:
+        got, want = backend.numpy(law(backend.of(x), target)), expected(LAWS.index(law), classes)
+    for row, ours, exact in zip(x, got, want, strict=True):
+        unit = law.unit(row) if law.unit and np.isfinite(law.unit(row)) else 0.0
+        assert worst_ulp(ours, exact, backend.dtype, unit) <= law.ulp, row
+
+
+@over(NUMBERS)
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+def test_values_of_numbers(law, backend):
+    backend.require()
+    x = numbers(*law.domain)
+    target = targets(law, x)
+    want = reference.value(law, x, target)
+    assert worst_ulp(backend.numpy(law(backend.of(x), target)), want, backend.dtype) <= law.ulp
+
+
+@over([law for law in NUMBERS if law.slope_ulp is not None])
+def test_slopes_of_numbers(law, differentiable):
+    x = numbers(*law.domain)
+    target = targets(law, x)
+    want = reference.gradient(law, x, np.ones(len(x)), target)
+    got = differentiable.gradient(lambda z: law(z, target), x)
+    assert worst_ulp(got, want, differentiable.dtype) <= law.slope_ulp
+
+
+@over([law for law in SOFTMAX if law.gives == "one" and law.takes == "row"])
+def test_slopes_of_rows(law, differentiable):
+    x = rows(3)[::2]
+    x = x[np.isfinite(x).all(-1) & (np.sort(x, -1)[:, -1] > np.sort(x, -1)[:, -2])]
+    target = target_of(law, x)
+    got = differentiable.gradient(lambda z: law(z, target), x)
+    for i, row in enumerate(x):
+        want = reference.gradient(law, row, [1.0], None if target is None else target[i])
+        largest = float(max(abs(slope) for slope in want))
+        if law.slope_ulp is None:
+            assert worst_ulp(got[i], want, differentiable.dtype, largest) <= SLOPE_OF_ROW, row
+        else:
+            assert worst_ulp(got[i], want, differentiable.dtype) <= law.slope_ulp, row
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_cross_entropy_gradient_is_p_minus_onehot(differentiable, classes):
+    law = next(law for law in LAWS if law.name == "cross_entropy")
+    x = rows(classes)
+    target = target_of(law, x)
+    got = differentiable.gradient(lambda z: law(z, target), x)
+    for i, row in enumerate(x):
+        want = reference.softmax_minus_onehot(row, target[i])
+        assert worst_ulp(got[i], want, differentiable.dtype) <= law.slope_ulp, row
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [32_000, 256_000])
+@pytest.mark.parametrize("backend", [NUMPY_32, TORCH_32, JAX, NUMPY], ids=str)
+@over([law for law in SOFTMAX if law.takes == "row" and law.target in (None, "index") and not law.settings])
+def test_values_of_long_rows(law, backend, classes):
+    """Against float64 with exact sums; logarithms of sums that long carry one more bit."""
+    backend.require()
+    rng = np.random.default_rng(classes)
+    x = np.stack([rng.normal(0, 1, classes), rng.normal(0, 10, classes), rng.normal(0, 1, classes)])
+    x[2, 7] = 40.0
+    x = x.astype(np.float32).astype(np.float64)
+    target = np.array([3, int(x[1].argmax()), 7]) if law.target else None
+    got = backend.numpy(law(backend.of(x), target))
+    with mpmath.workdps(40):
+        for i, row in enumerate(x):
+            want = reference.value(law, row, None if target is None else target[i])
+            unit = law.unit(row) if law.unit else 0.0
+            assert worst_ulp(got[i], want, backend.dtype, unit) <= 2 * law.ulp
