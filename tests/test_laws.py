@@ -20,7 +20,7 @@ def call(law, library, x, target=None):
     """The law's function on `x` in `library`, back as NumPy; a batch is called row by row."""
     if law.takes == "batch" and np.ndim(x) > 1:
         return np.stack([call(law, library, row) for row in x])
-    return library.numpy(law(library.of(x), None if target is None else library.of(target)))
+    return library.run(law, x, target)
 
 
 def close(a, b, library, ulp=8):

@@ -27,14 +27,13 @@ def test_two_kinds_are_a_choice():
     assert load(both, "probs").scores.tolist() == (Z / 10).tolist()
 
 
-def test_a_kind_against_the_name_is_refused_unless_the_name_is_foreign():
-    with pytest.raises(
-        DataError, match=r"said to be probs, but the file says logits.*--scores-key logits --kind probs"
-    ):
-        load({"logits": Z}, "probs")
+def test_a_kind_that_is_said_wins_over_the_name():
+    assert load({"logits": Z}, "probs").kind == "probs"
     assert load({"logits": Z}, "probs", scores_key="logits").kind == "probs"
-    with pytest.raises(DataError, match="--scores-key logit_ --kind probs"):
-        load({"logit_a": Z[:, 0], "logit_b": Z[:, 1]}, "probs")
+    wide = load({"logit_a": Z[:, 0], "logit_b": Z[:, 1]}, "probs")
+    assert (wide.kind, wide.classes) == ("probs", ("a", "b"))
+    with pytest.raises(DataError, match="--kind logits or --kind probs"):
+        load({"logits": Z, "probs": Z}, "margin")
 
 
 def test_foreign_names_need_a_kind_and_the_error_gives_the_flags():

@@ -1,12 +1,13 @@
 """Files to outputs, states and one report: shards are evaluated one by one and merged."""
 
 import io
+import shlex
 import sys
 from pathlib import Path
 
 from lastlayer._check import DataError
 from lastlayer.calibrate import load as load_calibrator
-from lastlayer.cli._common import progress, shown
+from lastlayer.cli._common import how_again, progress, shown
 from lastlayer.io import load
 from lastlayer.measure import Evaluation, evaluate
 from lastlayer.report import Report
@@ -40,7 +41,8 @@ def report_of(files, how, calibrator_file=None, convention=None):
             after, before = _merged(after, one, file), _merged(before, other, file)
             advance()
     assert after is not None  # FILE... is at least one
-    return Report(after, sources(files), before, None if calibrator is None else str(calibrator))
+    words = None if calibrator is None else str(calibrator)
+    return Report(after, sources(files), before, words, on_command_line(files, how))
 
 
 def state_of(files):
@@ -55,6 +57,11 @@ def sources(files):
     """The files in words."""
     first = "standard input" if files[0] == "-" else shown(files[0])
     return first if len(files) == 1 else f"{first} and {len(files) - 1} more"
+
+
+def on_command_line(files, how):
+    """The files and the options that read them, as a shell wants them."""
+    return " ".join(shlex.quote(shown(file)) for file in files) + how_again(how)
 
 
 def page_name(files):

@@ -11,13 +11,12 @@ from lastlayer.cli._common import (
     convention_option,
     data_options,
     force_option,
-    how_again,
     say,
     show,
     suggest,
     usage,
 )
-from lastlayer.cli._reading import report_of, write_page
+from lastlayer.cli._reading import on_command_line, report_of, write_page
 from lastlayer.io import atomic_writer
 from lastlayer.measure.read import METRICS
 from lastlayer.report.finding import SEVERITIES
@@ -114,7 +113,7 @@ def _found(findings, fail_on):
 
 
 def _suggest(report, files, how, calibrator):
-    data = " ".join(map(shlex.quote, files)) + how_again(how)
+    data = on_command_line(files, how)
     if report.findings:
         suggest(f"lastlayer explain {report.findings[0].code}")
     elif len(files) == 1:

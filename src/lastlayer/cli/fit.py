@@ -13,14 +13,13 @@ from lastlayer.cli._common import (
     data_options,
     emit,
     force_option,
-    how_again,
     progress,
     show,
     suggest,
     table,
     usage,
 )
-from lastlayer.cli._reading import in_words, sources
+from lastlayer.cli._reading import in_words, on_command_line, sources
 from lastlayer.io import load
 from lastlayer.outputs import concatenate
 
@@ -64,7 +63,7 @@ def fit(files, output, method, seed, how, force, as_json, quiet):
     elif output != "-":
         _show(calibrator, output)
     if output is None:
-        data = " ".join(map(shlex.quote, files)) + how_again(how)
+        data = on_command_line(files, how)
         suggest(f"lastlayer fit {data} -o calibrator.json, to keep it")
     else:
         suggest(f"lastlayer check TEST --calibrator {shlex.quote(output)}, on rows that nothing was fitted on")

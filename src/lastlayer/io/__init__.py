@@ -53,7 +53,8 @@ def load(
         logits | logp | probs | margin, target, classes, group_<name>, weight, id      arrays, list columns
         logit_<class> | logp_<class> | p_<class> | margin_<class>, target, ...         tables, one column per class
 
-    ``kind`` is implied by such a name alone; elsewhere it must be said, and is never guessed from values.
+    ``kind`` is implied by such a name alone; elsewhere it must be said, and is never guessed from values. What is said
+    wins over the name.
     ``split="val"`` reads ``val_logits``, ``val_target`` (or ``val_labels``). ``scores_key`` and ``target_key`` name
     foreign columns; ``scores_key`` may also be what the columns of all classes begin with. ``target`` (values) or
     ``target_file`` give labels that are not in the source. ``classes`` names the classes in the order of the columns.

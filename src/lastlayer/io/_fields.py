@@ -162,23 +162,15 @@ def _find_scores(source, wanted):
         return found[kind]
     if not found:
         raise _no_scores(source, wanted)
-    there = " and ".join(f"{kind} ({_brief(scores.columns)})" for kind, scores in found.items())
-    if kind is not None:
-        other = next(iter(found.values()))
-        key = other.columns[0].removesuffix(other.classes[0] if other.classes else "")
-        raise DataError(
-            f"the scores are said to be {kind}, but the file says {there}.",
-            field=key,
-            fix=f"leave --kind out, or say that the name is wrong: --scores-key {key} --kind {kind} "
-            f"(in Python: scores_key={key!r}, kind={kind!r}).",
-        )
     if len(found) > 1:
+        there = " and ".join(f"{kind} ({_brief(scores.columns)})" for kind, scores in found.items())
         raise DataError(
             f"several kinds of scores: {there}.",
             field="kind",
             fix=f"choose one with {' or '.join(f'--kind {kind}' for kind in found)} (in Python: kind=).",
         )
-    return next(iter(found.values()))
+    (only,) = found.values()
+    return only if kind is None else only._replace(kind=kind)  # what the caller says is worth more than a name
 
 
 def _foreign_scores(source, wanted, declared):

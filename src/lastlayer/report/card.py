@@ -116,11 +116,10 @@ def _findings(report, width, say):
     from rich.text import Text
 
     lines = []
-    for finding in report.findings:
-        found = finding.to_dict(report.source)
+    for found in report.told:
         title, evidence, fix = (say(wording.plain(found[part], LONGEST)) for part in ("title", "evidence", "fix"))
-        severity = (finding.severity.upper(), STYLES[finding.severity])
-        lines.append(Text.assemble(severity, "  ", (title, "bold"), (f"  {finding.code}", "dim")))
+        severity = (found["severity"].upper(), STYLES[found["severity"]])
+        lines.append(Text.assemble(severity, "  ", (title, "bold"), (f"  {found['code']}", "dim")))
         lines.append(Text(_fold(evidence, width, "  ")))
         if fix:
             lines.append(Text(_command(f"fix: {fix}", width)))

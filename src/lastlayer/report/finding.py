@@ -1,6 +1,5 @@
-"""What `check` has found: a code, how bad it is, the evidence in numbers, its meaning, and the command that fixes it."""
+"""What `check` has found: a code, how bad it is, the evidence in numbers, its meaning, and the fix."""
 
-import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,7 +17,6 @@ class Finding(NamedTuple):
     meaning: str  # one sentence
     fix: str
 
-    def to_dict(self, source="FILE") -> dict:
-        """The finding for JSON and pages; in a command the file is quoted as a shell wants it."""
-        file = shlex.quote(source) if self.fix.startswith("lastlayer ") else source
-        return self._asdict() | {"numbers": dict(self.numbers), "fix": self.fix.replace("{file}", file)}
+    def to_dict(self, data="FILE") -> dict:
+        """The finding for JSON and pages; ``data`` is how a command line names the rows."""
+        return self._asdict() | {"numbers": dict(self.numbers), "fix": self.fix.replace("{file}", data)}

@@ -62,7 +62,7 @@ def _content(report) -> dict[str, Any]:
         "unit": "labels" if e.task == "multilabel" else "rows",
         "summary": [*wording.summary(e), *_effective(e)],
         "severity": _worst(report.findings),
-        "findings": [f.to_dict(report.source) for f in report.findings],
+        "findings": report.told,
         **_metrics(report),
         "probable": probable,
         **(_calibration(report) if probable else {}),

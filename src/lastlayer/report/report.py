@@ -2,6 +2,7 @@
 
 import html
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,12 +23,18 @@ class Report:
     source: str = "outputs"
     before: Evaluation | None = None
     calibrator: str | None = None  # what was applied, in words
+    data: str | None = None  # how a command line names the rows: files, quoted, and the options that read them
     findings: tuple[Finding, ...] = field(init=False)
 
     def __post_init__(self):
         if not self.evaluation.means.rows:
             raise DataError("no row was evaluated, so there is nothing to report.", file=self.source)
         object.__setattr__(self, "findings", find(self.evaluation))
+
+    @property
+    def told(self) -> list[dict]:
+        """The findings as JSON and pages hold them, each fix with the name of these rows."""
+        return [finding.to_dict(self.data or shlex.quote(self.source)) for finding in self.findings]
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -55,7 +62,7 @@ class Report:
             "convention": e.convention,
             "verdict": self.verdict,
             "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},
-            "findings": [finding.to_dict(self.source) for finding in self.findings],
+            "findings": self.told,
         }
         if self.before is not None:
             found["calibrator"] = self.calibrator
