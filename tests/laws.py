@@ -406,7 +406,7 @@ LAWS = [
             lambda z: (z[0, 0] + 3 * z[0, 1]) / 4,
         ),
         half="float32",
-        ulp=2,
+        ulp=4,
         unit=largest,
         slope_ulp=1,
     ),

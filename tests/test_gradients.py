@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+
 import reference
 from arrays import JAX, JAX_JIT, TORCH
 from laws import LAWS, over, sample, targets

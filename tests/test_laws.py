@@ -4,11 +4,11 @@ import inspect
 
 import numpy as np
 import pytest
-from arrays import LIBRARIES, TORCH
-from laws import LAWS, Exempt, over, sample, targets
 
 import lastlayer as ll
+from arrays import LIBRARIES, TORCH
 from lastlayer import loss, transform
+from laws import LAWS, Exempt, over, sample, targets
 
 NAMES = [law.name for law in LAWS]
 ROWS = [law for law in LAWS if law.takes == "row"]

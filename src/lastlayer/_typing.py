@@ -25,7 +25,7 @@ elif "jaxtyping" in sys.modules:
         def __getitem__(self, item):
             return self.kind[item] | float | int | bool | list | tuple
 
-    Float, Int, Bool = _Hint(jaxtyping.Real), _Hint(jaxtyping.Int), _Hint(jaxtyping.Bool)
+    Float, Int, Bool = _Hint(jaxtyping.Real), _Hint(jaxtyping.Integer), _Hint(jaxtyping.Bool)
 else:
 
     class _Inert:

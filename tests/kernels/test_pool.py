@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from lastlayer.kernels import pool
+import lastlayer as ll
+from lastlayer.kernels import _formulas, pool
 
 
 @pytest.fixture(autouse=True)
@@ -18,30 +19,30 @@ def own_pool(monkeypatch):
 
 @pytest.mark.parametrize("rows", [0, 1, 9, 10, 11, 35])
 def test_ranges_are_fixed_by_the_rows_and_come_back_in_order(rows):
-    ranges = pool.over_ranges(lambda a, b: (a, b), rows, 10)
+    ranges = list(pool.over_ranges(lambda a, b: (a, b), rows, 10))
     assert ranges == [(a, min(a + 10, rows)) for a in range(0, rows, 10)]
     assert [row for a, b in ranges for row in range(a, b)] == list(range(rows))
 
 
 def test_a_single_range_and_a_single_core_run_in_the_caller(monkeypatch):
     here = threading.get_ident()
-    assert pool.over_ranges(lambda a, b: threading.get_ident(), 10, 10) == [here]
+    assert list(pool.over_ranges(lambda a, b: threading.get_ident(), 10, 10)) == [here]
     monkeypatch.setattr(pool, "workers", lambda: 1)
-    assert pool.over_ranges(lambda a, b: threading.get_ident(), 30, 10) == [here] * 3
+    assert list(pool.over_ranges(lambda a, b: threading.get_ident(), 30, 10)) == [here] * 3
     assert pool._pool is None
 
 
 def test_ranges_run_at_the_same_time():
     together = threading.Barrier(3, timeout=30)
-    places = pool.over_ranges(lambda a, b: (together.wait(), threading.get_ident())[1], 30, 10)
+    places = list(pool.over_ranges(lambda a, b: (together.wait(), threading.get_ident())[1], 30, 10))
     assert len(set(places)) == 3
     assert threading.get_ident() not in places
 
 
 def test_the_pool_is_made_once():
-    pool.over_ranges(lambda a, b: a, 30, 10)
+    list(pool.over_ranges(lambda a, b: a, 30, 10))
     first = pool._pool
-    pool.over_ranges(lambda a, b: a, 30, 10)
+    list(pool.over_ranges(lambda a, b: a, 30, 10))
     assert pool._pool is first is not None
 
 
@@ -52,8 +53,32 @@ def test_an_error_in_one_range_reaches_the_caller_and_leaves_the_pool_usable():
         return a
 
     with pytest.raises(ZeroDivisionError, match="range 10"):
-        pool.over_ranges(work, 30, 10)
-    assert pool.over_ranges(lambda a, b: a, 30, 10) == [0, 10, 20]
+        list(pool.over_ranges(work, 30, 10))
+    assert list(pool.over_ranges(lambda a, b: a, 30, 10)) == [0, 10, 20]
+
+
+def test_ranges_within_a_range_run_in_its_own_thread_instead_of_waiting_for_a_free_one():
+    def inner(a, b):
+        return threading.get_ident()
+
+    def outer(a, b):
+        return {threading.get_ident(), *pool.over_ranges(inner, 100, 10)}
+
+    assert all(len(threads) == 1 for threads in pool.over_ranges(outer, 100, 10))
+
+
+def test_few_results_wait_at_a_time():
+    started = []
+    results = pool.over_ranges(lambda a, b: started.append(a), 1000, 10)
+    next(results)
+    assert len(started) <= 4
+    results.close()
+
+
+def test_formulas_hold_in_the_threads():
+    with ll.formulas():
+        assert all(pool.over_ranges(lambda a, b: _formulas.get(), 100, 10))
+    assert not any(pool.over_ranges(lambda a, b: _formulas.get(), 100, 10))
 
 
 def test_workers_are_the_cores_this_process_may_use():

@@ -389,7 +389,7 @@ def test_evaluation_refuses_what_has_no_hits():
 def test_rows_that_cannot_be_scored_are_named_when_there_are_no_others():
     z = [[np.nan, 0.0], [-np.inf, -np.inf], [1.0, np.nan], [0.0, 1.0]]
     outputs = ll.Outputs(z, "logits", target=[0, 0, 1, 1], weight=[1, 1, 1, 0])
-    with pytest.raises(DataError, match="of 4 rows 2 hold nan, 1 nothing but -inf, and 1 have weight 0") as refused:
+    with pytest.raises(DataError, match="of 4 rows 2 hold nan, 1 hold nothing but -inf, 1 have weight 0") as refused:
         ll.evaluate(outputs)
     assert (refused.value.field, refused.value.rows) == ("logits", [0, 1, 2])
     scored = ll.Outputs(z, "logits", target=[0, 0, 1, 1])

@@ -54,7 +54,7 @@ class Temperature(Calibrator):
         """The temperature of least NLL, with its certificate."""
         blocks = list(rows.blocks())
         small = rows.logits.size <= KEPT_IN_MEMORY
-        kept = over_ranges(lambda i, _: Gaps.of(blocks[i]), len(blocks), 1) if small else None
+        kept = list(over_ranges(lambda i, _: Gaps.of(blocks[i]), len(blocks), 1)) if small else None
 
         def likelihood(beta):
             part = lambda i, _: Likelihood.of(kept[i] if kept else Gaps.of(blocks[i]), beta)  # noqa: E731

@@ -5,11 +5,18 @@ so kernels are compiled without ``parallel`` and release the GIL instead. Ranges
 each works on its own output, so the number of threads changes no bit.
 """
 
+import contextvars
 import os
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _pool: ThreadPoolExecutor | None = None
+_inside = threading.local()
 
 
 def workers() -> int:
@@ -17,15 +24,30 @@ def workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def over_ranges(work: Callable[[int, int], object], rows: int, size: int) -> list:
-    """``work(start, stop)`` for each range of ``size`` rows, in the order of the rows."""
-    starts = range(0, rows, size)
-    if len(starts) <= 1 or workers() == 1:
-        return [work(start, min(start + size, rows)) for start in starts]
+def over_ranges(work: Callable[[int, int], T], rows: int, size: int) -> Iterator[T]:
+    """``work(start, stop)`` for each range of ``size`` rows, in the order of the rows; few are in memory at once.
+
+    Within a thread of the pool the ranges run one after another: waiting there for a free thread could wait for ever.
+    """
+    ranges = [(start, min(start + size, rows)) for start in range(0, rows, size)]
+    if len(ranges) <= 1 or workers() == 1 or getattr(_inside, "pool", False):
+        yield from (work(*each) for each in ranges)
+        return
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(workers(), thread_name_prefix="lastlayer")
-    return list(_pool.map(lambda start: work(start, min(start + size, rows)), starts))
+        _pool = ThreadPoolExecutor(workers(), thread_name_prefix="lastlayer", initializer=_enter)
+    waiting = deque()
+    for each in ranges:
+        # A copy of the context for each: `with formulas():` holds in the threads too.
+        waiting.append(_pool.submit(contextvars.copy_context().run, work, *each))
+        if len(waiting) > workers():
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _enter():
+    _inside.pool = True
 
 
 def _forget():

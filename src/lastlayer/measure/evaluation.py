@@ -1,5 +1,6 @@
 """`Evaluation`: all that the measures, `check` and the report read, summed over rows; shards merge to the whole."""
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -8,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from lastlayer._check import DataError, one_of
+from lastlayer.kernels.pool import over_ranges
 from lastlayer.measure import read
 from lastlayer.measure.convention import CONVENTIONS, convention_of
 from lastlayer.measure.read import COLUMN_NAMES
@@ -260,22 +262,30 @@ def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
         )
     width = 1 if outputs.scores.ndim == 1 else outputs.scores.shape[1]
     size = max(1, BLOCK_ENTRIES // (2 * width if outputs.task == "multilabel" else width))
-    total = None
-    for start in range(0, len(outputs), size):
-        block = Evaluation.of(outputs.rows(slice(start, start + size)), convention)
-        total = block if total is None else total.merge(block)
-    assert total is not None  # Outputs have at least one row
+    blocks = over_ranges(lambda a, b: Evaluation.of(outputs.rows(slice(a, b)), convention), len(outputs), size)
+    total = functools.reduce(Evaluation.merge, blocks)
     if not total.means.rows:
-        signs, ignored = total.signs, len(outputs) - int(total.signs.rows)
-        raise DataError(
-            f"no row can be scored: of {len(outputs)} rows {int(signs.nan_rows)} hold nan, {int(signs.empty_rows)} "
-            f"nothing but -inf, and {ignored} have weight 0.",
-            file=outputs.source,
-            field=outputs.kind,
-            rows=range(min(3, len(outputs))),
-            fix="look at how the scores were computed; nan usually comes from the model's own arithmetic.",
-        )
+        _refuse_nothing_scored(total.signs, outputs)
     return total
+
+
+def _refuse_nothing_scored(signs, outputs):
+    reasons = {
+        "hold nan": int(signs.nan_rows),
+        "hold nothing but -inf": int(signs.empty_rows),
+        f"are not {outputs.kind}": int(signs.improper_rows),
+        "have weight 0": len(outputs) - int(signs.rows),
+    }
+    fix = "look at how the scores were computed; nan usually comes from the model's own arithmetic."
+    if signs.improper_rows:
+        fix = "if they are logits, say so: --kind logits."
+    raise DataError(
+        f"no row can be scored: of {len(outputs)} rows {', '.join(f'{n} {why}' for why, n in reasons.items() if n)}.",
+        file=outputs.source,
+        field=outputs.kind,
+        rows=range(min(3, len(outputs))),
+        fix=fix,
+    )
 
 
 def merge(first: Evaluation, *others: Evaluation) -> Evaluation:
@@ -314,7 +324,7 @@ class _Table:
         z = outputs.scores if outputs.kind == "margin" else outputs.logits
         if outputs.task == "multiclass":
             stats = RowStatistics.of(z, target, weight)
-            probs, odds, labels = stats.probs, stats.odds, 1
+            probs, odds, labels = np.asfortranarray(stats.probs), stats.odds, 1  # sums over a row are column by column
             present = (np.arange(z.shape[1]) == target[:, None]).astype(float)
             brier, gain = stats.brier, np.zeros(len(z))
             if z.shape[1] > 1:

@@ -104,7 +104,8 @@ def calibration_error(
     ``over="top"`` takes the predicted class (Guo et al. 2017, eq. 3), ``"classwise"`` every class on its own, and the
     mean over them (Kull et al. 2019, eq. 4). ``scheme="width"`` has equal bins ``(low, high]`` of probability,
     ``"mass"`` bins of equal numbers of rows, cut in log-odds so that probabilities that round to 1 are still told
-    apart. ``convention="guo2017" | "kull2019"`` replaces bins, edges and the mean over classes by that paper's.
+    apart. ``convention="guo2017" | "kull2019"`` has that paper's bins, edges and way of combining classes, and so no
+    ``bins`` or ``scheme`` of yours.
 
     >>> z, y = np.array([[2.0, 0.0]] * 4), np.array([0, 0, 1, 1])
     >>> round(float(calibration_error(z, y)), 4)
@@ -116,6 +117,8 @@ def calibration_error(
         ("over", over, ("top", "classwise")),
     ):
         one_of("calibration_error", name, value, allowed)
+    if convention is not None and (bins != 15 or scheme != "width"):
+        raise ValueError(f"calibration_error: {convention} says how to bin; leave bins and scheme out, or the convention.")
     if bins < 1:
         raise ValueError(f"calibration_error: bins is at least 1, not {bins}.")
     rows = _outputs(logits, target, weight)

@@ -15,7 +15,7 @@ def entropy(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, 
     Both terms are of one sign, so a confident row keeps its digits. Masked classes add nothing; an empty row is nan.
 
     >>> entropy(np.array([[0.0, 0.0], [40.0, 0.0]]))
-    array([6.93147181e-01, 1.74182525e-16])
+    array([6.93147181e-01, 1.74182524e-16])
     """
     x, xp = prepare(logits, axis)
     row = split(x, xp)

@@ -59,17 +59,20 @@ def logit(probs: Float[Array, "*any"]) -> Float[Array, "*any"]:
         logit(p) = log(p) - log(1 - p)
 
     ``logit(0) = -inf``, ``logit(1) = inf``; outside [0, 1] it is nan. Near 1/2 the two logarithms cancel, so there it
-    is ``log1p((2p - 1) / (1 - p))``, in which ``2p - 1`` is exact.
+    is ``log1p((1 - 2q) / q)`` with the sign of the side, where ``q`` is the smaller of ``p`` and ``1 - p`` and
+    ``1 - 2q`` is exact.
 
     >>> logit(np.array([0.0, 0.5, 1.0, 1.5]))
     array([-inf,   0.,  inf,  nan])
     """
     p = floating(probs)
     xp = namespace(p)
-    middle = (p > 0.25) & (p < 0.75)
+    middle, below = (p > 0.25) & (p < 0.75), p < 0.5
     half = xp.full_like(p, 0.5)
     inside, outside = xp.where(middle, p, half), xp.where(middle, half * 0.5, p)
-    near = xp.log1p((2 * inside - 1) / (1 - inside))
+    q = xp.where(below, inside, 1 - inside)
+    near = xp.log1p((1 - 2 * q) / q)
+    near = xp.where(below, -near, near)
     return restore(xp.where(middle, near, xp.log(outside) - xp.log1p(-outside)), probs)
 
 
@@ -88,7 +91,8 @@ def log1mexp(logp: Float[Array, "*any"]) -> Float[Array, "*any"]:
     close = x > -math.log(2)
     edge = xp.full_like(x, -math.log(2))
     near, far = xp.where(close, x, edge), xp.where(close, edge, x)
-    return restore(xp.where(close, xp.log(-xp.expm1(near)), xp.log1p(-xp.exp(far))), logp)
+    complement = 0.0 - xp.expm1(near)  # +0 at 0: the logarithm of -0 has a slope of the wrong sign
+    return restore(xp.where(close, xp.log(complement), xp.log1p(-xp.exp(far))), logp)
 
 
 @dispatched
