@@ -42,12 +42,12 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One sentence: the worst that was found, or that nothing was."""
-        serious = [f for f in self.findings if f.severity != "note"]
+        """One sentence: what has to be mended, worst first, or that nothing has."""
+        serious = [f"{f.title} ({f.code})" for f in self.findings if f.severity != "note"]
         if not serious:
             return "Nothing found that should be fixed before these scores are used."
-        more = f", and {len(serious) - 1} more" if len(serious) > 1 else ""
-        return f"{serious[0].title}: {serious[0].evidence}{more}."
+        more = f" and {len(serious) - 3} more" if len(serious) > 3 else ""
+        return f"To fix before these scores are used: {', '.join(serious[:3])}{more}."
 
     def to_dict(self) -> dict:
         e = self.evaluation

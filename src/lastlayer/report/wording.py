@@ -49,10 +49,10 @@ def number(value) -> str:
 
 
 def percent(share) -> str:
-    """Two decimals, and more near 0 and 1 so that neither end is reached by rounding alone.
+    """Two decimals, and more where these would round to 0 or to 100.
 
     >>> [percent(v) for v in (0.9242, 1.0, 0.99987, 0.000123, 1e-9, float("nan"))]
-    ['92.42 %', '100 %', '99.987 %', '0.012 %', '< 0.0001 %', '–']
+    ['92.42 %', '100 %', '99.99 %', '0.01 %', '< 0.0001 %', '–']
     """
     share = float(share)
     if math.isnan(share):
@@ -64,7 +64,7 @@ def percent(share) -> str:
         return f"{100 * round(share, 15):.4g} %"
     if nearer < 1e-6:
         return "< 0.0001 %" if share < 0.5 else "> 99.9999 %"
-    decimals = max(2, 1 - math.floor(math.log10(100 * nearer) + 1e-9))
+    decimals = 2 if nearer >= 5e-5 else 1 - math.floor(math.log10(100 * nearer) + 1e-9)
     return f"{100 * share:.{decimals}f} %"
 
 
