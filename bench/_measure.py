@@ -1,4 +1,4 @@
-"""How every script here measures: the peer and us in turn, medians of several rounds, a table and a CSV of the results."""
+"""How every script here measures: the peer and us in turn, medians of several rounds, a table and a CSV."""
 
 import csv
 import pathlib

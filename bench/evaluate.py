@@ -2,16 +2,17 @@
 
     python bench/evaluate.py
 
-Rows of simulated logits (float32). Before timing, nll, Brier score, accuracy and AUROC are checked against scikit-learn's.
-scikit-learn's time is that of log_loss, brier_score_loss, accuracy_score and roc_auc_score on float64 probabilities;
-ours computes these with their intervals, calibration errors, per-class tables, a temperature curve and what findings need.
+Rows of simulated logits (float32). Before timing, nll, Brier score, accuracy and AUROC are checked against
+scikit-learn's. Its time is that of log_loss, accuracy_score, roc_auc_score and a Brier score in NumPy, on float64
+probabilities; ours has these with their intervals, calibration errors, per-class tables, a temperature curve and what
+findings need.
 """
 
 import numpy as np
-from _measure import alternate, report
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 import lastlayer as ll
+from _measure import alternate, report
 from lastlayer.measure.rows import RowStatistics
 
 

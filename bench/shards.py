@@ -2,8 +2,8 @@
 
     python bench/shards.py [rows]
 
-Each shard is evaluated by its own `evaluate`, as `lastlayer check` does with several files, in a scrambled order, and the
-states are merged after a round trip through bytes. Metrics, intervals and bounds must agree to 1e-12.
+Each shard is evaluated by its own `evaluate`, as `lastlayer check` does with several files, in a scrambled order, and
+the states are merged after a round trip through bytes. Metrics, intervals and bounds must agree to 1e-12.
 """
 
 import resource
@@ -11,9 +11,9 @@ import sys
 import time
 
 import numpy as np
-from _measure import report
 
 import lastlayer as ll
+from _measure import report
 
 
 def main(rows=20_000_000, classes=5):

@@ -13,10 +13,10 @@ import tempfile
 import time
 
 import numpy as np
-from _measure import alternate, process, report
 from packaging.requirements import Requirement
 
 import lastlayer as ll
+from _measure import alternate, process, report
 
 HEAVY = ("numba", "sklearn", "torch", "jax", "pandas", "pyarrow", "matplotlib")
 
@@ -47,7 +47,7 @@ def main():
         ("import lastlayer, beyond import numpy", f"{1e3 * (times['import'] - times['numpy']):.0f} ms", "40 ms")
     )
     rows.append(("lastlayer --help, beyond import numpy", f"{1e3 * (times['help'] - times['numpy']):.0f} ms", "120 ms"))
-    loaded = "import lastlayer, sys; print([m for m in %r if m in sys.modules])" % (HEAVY,)
+    loaded = f"import lastlayer, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
     rows.append(("heavy modules after import", process("-c", loaded)().stdout.decode().strip(), "[]"))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -132,6 +132,6 @@ LIBRARIES = [
     Library("strict", "array_api_strict", strict),
     TORCH,
     TORCH_32,
-    JAX,
+    JAX_JIT,
 ]
 DIFFERENTIABLE = [TORCH, TORCH_32, JAX_JIT]

@@ -1,4 +1,4 @@
-"""The documentation is a test subject: every code block runs, and every public name is where a reader would look for it."""
+"""The documentation is a test subject: every code block runs, and every public name is where a reader looks for it."""
 
 import inspect
 import os
@@ -14,7 +14,7 @@ import lastlayer as ll
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if "```" in path.read_text())
-PUBLIC = sorted(name for name in ll.__all__ if not inspect.ismodule(getattr(ll, name)))
+PUBLIC = sorted(name for name in dir(ll) if name[0] != "_" and not inspect.ismodule(getattr(ll, name)))
 STAGES = ("calibrate", "decide", "train")
 
 

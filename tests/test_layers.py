@@ -16,7 +16,7 @@ LAYERS = [
     ["_typing"],
     ["_array"],
     ["_check"],
-    ["_row"],
+    ["_row", "_odds"],
     ["state"],
     ["outputs"],
     ["io", "parallel", "kernels"],

@@ -84,7 +84,6 @@ _HOMES = {
 }
 _STAGES = ("transform", "loss", "measure", "calibrate", "decide", "train", "report")
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
-__all__ = [*_HOME, *_STAGES]
 
 
 def __getattr__(name):
@@ -97,4 +96,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return [*__all__, "__version__"]
+    return [*_HOME, *_STAGES, "__version__"]

@@ -5,8 +5,11 @@ Nothing is imported to find out: an array's library is already loaded, so it is 
 
 import importlib
 import sys
+from typing import Any
 
 import numpy as np
+
+from lastlayer._typing import Array
 
 _HALF = ("float16", "bfloat16")
 _NUMPY = (np.ndarray, np.generic)  # a name: torch.compile cannot trace the union
@@ -17,7 +20,7 @@ def dtype_name(x):
     return str(x.dtype).rpartition(".")[2]
 
 
-def namespace(x):
+def namespace(x) -> Any:
     """The array-API namespace of ``x``: NumPy itself, array_api_compat's for PyTorch, the array's own otherwise."""
     if isinstance(x, _NUMPY):
         return np
@@ -28,7 +31,7 @@ def namespace(x):
     return array_api_compat.array_namespace(x)
 
 
-def as_array(x, like=None):
+def as_array(x, like=None) -> Array:
     """``x`` if it is an array of some library, else a NumPy array; beside ``like``, one of its library and device."""
     foreign = (hasattr(x, "__array_namespace__") or is_torch(x)) and not isinstance(x, _NUMPY)
     if like is None:
@@ -43,7 +46,7 @@ def as_array(x, like=None):
     return namespace(like).asarray(np.array(x), device=array_api_compat.device(like))
 
 
-def floating(x, like=None):
+def floating(x, like=None) -> Array:
     """``x`` as an array to compute with: integers become the default float, bfloat16 and float16 become float32."""
     x = as_array(x, like)
     xp = namespace(x)
@@ -59,7 +62,7 @@ def floating(x, like=None):
     return x
 
 
-def restore(y, like):
+def restore(y, like) -> Array:
     """``y`` in the floating dtype that ``like`` came with (half precision is computed in float32)."""
     if hasattr(like, "dtype") and dtype_name(like) in _HALF:
         return namespace(y).astype(y, like.dtype)
@@ -88,7 +91,7 @@ def readable(x):
     return plain and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-def stop_gradient(x):
+def stop_gradient(x) -> Array:
     """``x`` as a constant of the differentiation."""
     if is_torch(x):
         return x.detach()
@@ -97,12 +100,12 @@ def stop_gradient(x):
     return x
 
 
-def take(x, index, xp):
+def take(x, index, xp) -> Array:
     """``x[..., index]`` row by row, for an index of shape ``(*batch,)``."""
     return xp.take_along_axis(x, index[..., None], axis=-1)[..., 0]
 
 
-def arange_like(x, xp):
+def arange_like(x, xp) -> Array:
     """``0 .. n-1`` along the last axis of ``x``, on its device."""
     if xp is np:
         return np.arange(x.shape[-1])
@@ -111,7 +114,7 @@ def arange_like(x, xp):
     return xp.arange(x.shape[-1], device=array_api_compat.device(x))
 
 
-def last_axis(x, axis, xp):
+def last_axis(x, axis, xp) -> Array:
     """``x`` with ``axis`` moved to the end."""
     return x if axis in (-1, x.ndim - 1) else xp.moveaxis(x, axis, -1)
 

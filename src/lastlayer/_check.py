@@ -57,9 +57,7 @@ def one_of(function, parameter, value, allowed):
 
         near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{function}: {parameter} is one of {', '.join(map(repr, allowed))}, not {value!r}.{hint}"
-        )
+        raise ValueError(f"{function}: {parameter} is one of {', '.join(map(repr, allowed))}, not {value!r}.{hint}")
 
 
 def positive(function, parameter, value):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lastlayer import _odds
 from lastlayer._array import to_numpy
 from lastlayer._check import DataError, one_of, shape
 
@@ -80,12 +81,10 @@ class Outputs:
             )
         if self.kind == "logits" or (self.kind == "logp" and self.task == "multiclass"):
             return self.scores
-        from lastlayer.transform.sigmoid import log1mexp, logit
-
         with np.errstate(all="ignore"):
             if self.kind == "logp":
-                return self.scores - log1mexp(self.scores)
-            return np.log(self.scores) if self.task == "multiclass" else logit(self.scores)
+                return self.scores - _odds.log1mexp(self.scores, np)
+            return np.log(self.scores) if self.task == "multiclass" else _odds.logit(self.scores, np)
 
     def rows(self, index):
         """The chosen rows (a slice, indices or a mask), with everything that belongs to them."""

@@ -118,7 +118,7 @@ def calibration_error(
     ):
         one_of("calibration_error", name, value, allowed)
     if convention is not None and (bins != 15 or scheme != "width"):
-        raise ValueError(f"calibration_error: {convention} says how to bin; leave bins and scheme out, or the convention.")
+        raise ValueError(f"calibration_error: {convention} says how to bin; leave bins and scheme out, or it.")
     if bins < 1:
         raise ValueError(f"calibration_error: bins is at least 1, not {bins}.")
     rows = _outputs(logits, target, weight)

@@ -1,7 +1,6 @@
 """One logit on its own: sigmoid and its relatives, elementwise, exact in both tails."""
 
-import math
-
+from lastlayer import _odds
 from lastlayer._array import floating, namespace, restore
 from lastlayer._check import positive
 from lastlayer._typing import Array, Float
@@ -66,14 +65,7 @@ def logit(probs: Float[Array, "*any"]) -> Float[Array, "*any"]:
     array([-inf,   0.,  inf,  nan])
     """
     p = floating(probs)
-    xp = namespace(p)
-    middle, below = (p > 0.25) & (p < 0.75), p < 0.5
-    half = xp.full_like(p, 0.5)
-    inside, outside = xp.where(middle, p, half), xp.where(middle, half * 0.5, p)
-    q = xp.where(below, inside, 1 - inside)
-    near = xp.log1p((1 - 2 * q) / q)
-    near = xp.where(below, -near, near)
-    return restore(xp.where(middle, near, xp.log(outside) - xp.log1p(-outside)), probs)
+    return restore(_odds.logit(p, namespace(p)), probs)
 
 
 @dispatched
@@ -87,12 +79,7 @@ def log1mexp(logp: Float[Array, "*any"]) -> Float[Array, "*any"]:
     array([-4.60517019e+01, -1.92874985e-22])
     """
     x = floating(logp)
-    xp = namespace(x)
-    close = x > -math.log(2)
-    edge = xp.full_like(x, -math.log(2))
-    near, far = xp.where(close, x, edge), xp.where(close, edge, x)
-    complement = 0.0 - xp.expm1(near)  # +0 at 0: the logarithm of -0 has a slope of the wrong sign
-    return restore(xp.where(close, xp.log(complement), xp.log1p(-xp.exp(far))), logp)
+    return restore(_odds.log1mexp(x, namespace(x)), logp)
 
 
 @dispatched
