@@ -371,7 +371,10 @@ def test_confusion_of_any_cut_and_tree(classes, seed):
     n = rng.integers(0, 60)
     target, predicted = rng.integers(0, classes, (2, n))
     w = rng.choice([0.0, 1.0, 2.5], n)
-    of = lambda piece: Confusion.of(target[piece], predicted[piece], classes, w[piece])  # noqa: E731
+
+    def of(piece):
+        return Confusion.of(target[piece], predicted[piece], classes, w[piece])
+
     whole = of(slice(None))
     parts = [of(slice(a, b)) for a, b in pieces(n, rng)]
     state = merged([Confusion.empty(classes), *parts], rng)

@@ -44,7 +44,10 @@ class Outputs:
     def __post_init__(self):
         if self.kind not in KINDS:
             one_of("Outputs", "kind", self.kind, KINDS)
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
+
+        def put(name, value):  # frozen
+            return object.__setattr__(self, name, value)
+
         scores = _scores(to_numpy(self.scores), self.kind)
         put("scores", scores)
         put("task", _task(self.task, scores, self.target))
@@ -160,7 +163,10 @@ def concatenate(parts):
                 field="groups",
                 fix="give the same groups in every shard.",
             )
-    join = lambda name: None if getattr(first, name) is None else np.concatenate([getattr(p, name) for p in parts])  # noqa: E731
+
+    def join(name):
+        return None if getattr(first, name) is None else np.concatenate([getattr(p, name) for p in parts])
+
     groups = {g: np.concatenate([p.groups[g] for p in parts]) for g in first.groups}
     return replace(
         first, scores=join("scores"), target=join("target"), weight=join("weight"), ids=join("ids"), groups=groups

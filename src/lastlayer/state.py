@@ -346,7 +346,10 @@ class Bins(State):
         columns = int(np.prod(c.shape[1:], dtype=np.int64))
         cell = (cell + np.arange(columns).reshape(c.shape[1:]) * count).reshape(-1)
         w = np.broadcast_to(w, c.shape)
-        add = lambda v: _sum_in_cells(cell, v.reshape(-1), columns * count).reshape(none.weight.shape)  # noqa: E731
+
+        def add(v):
+            return _sum_in_cells(cell, v.reshape(-1), columns * count).reshape(none.weight.shape)
+
         return cls(none.edges, add(w), add(w * c), add(w * h), add((w * (h - c)) ** 2))
 
     def merge(self, other: Self) -> Self:

@@ -155,7 +155,10 @@ def test_solution_is_where_the_slope_is_zero(make, temperature):
 
     def slope(log_beta):
         step, beta = 1e-5, np.exp(log_beta)
-        loss = lambda b: simulated.nll(outputs.with_logits(b * outputs.scores))  # noqa: E731
+
+        def loss(b):
+            return simulated.nll(outputs.with_logits(b * outputs.scores))
+
         return (loss(beta * (1 + step)) - loss(beta * (1 - step))) / (2 * step)
 
     wanted = np.exp(-brentq(slope, -8, 8, xtol=1e-10))

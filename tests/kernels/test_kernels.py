@@ -187,7 +187,10 @@ def test_the_choice_looks_at_dtype_and_classes_alone():
 
 def test_formulas_nest_end_with_an_error_and_stay_in_their_thread():
     x = np.zeros((2, 3))
-    on = lambda: kernels.choose("row_statistics", x) is not None  # noqa: E731
+
+    def on():
+        return kernels.choose("row_statistics", x) is not None
+
     with ll.formulas():
         assert not on()
         with ll.formulas():

@@ -80,7 +80,10 @@ def test_accuracy_interval_is_bonett_and_price():
 
 def test_accuracy_counts_the_rows_that_one_alone_gets_right():
     y = np.array([0, 0, 0, 1, 1, 1])
-    says = lambda answers: np.eye(2)[answers] * 3  # noqa: E731
+
+    def says(answers):
+        return np.eye(2)[answers] * 3
+
     a = Outputs(says([0, 0, 1, 1, 1, 0]), "logits", target=y)
     b = Outputs(says([0, 1, 0, 1, 1, 1]), "logits", target=y)
     found = compare(a, b)
@@ -161,7 +164,10 @@ def test_a_row_that_cannot_be_scored_on_one_side_is_left_out_of_both():
 def test_weights_count_as_repeated_rows_in_the_value():
     a, b = model(n=300), noisy(model(n=300), 0.5)
     w = np.random.default_rng(3).integers(0, 4, 300)
-    weigh = lambda outputs: Outputs(outputs.scores, "logits", target=outputs.target, weight=w)  # noqa: E731
+
+    def weigh(outputs):
+        return Outputs(outputs.scores, "logits", target=outputs.target, weight=w)
+
     again = np.repeat(np.arange(300), w)
     found, repeated = compare(weigh(a), weigh(b)), compare(a.rows(again), b.rows(again))
     assert found.rows == (w > 0).sum()

@@ -53,7 +53,9 @@ def test_normal_stays_in_range_and_an_unknown_error_leaves_all_of_it():
 
 
 def test_on_logit_scale_is_symmetric_in_log_odds_and_adds_the_bound():
-    logit = lambda p: np.log(p / (1 - p))  # noqa: E731
+    def logit(p):
+        return np.log(p / (1 - p))
+
     area = on_logit_scale(0.9, 0.02, 100, 40)
     assert logit(area.high) - logit(0.9) == pytest.approx(logit(0.9) - logit(area.low))
     assert logit(area.high) - logit(0.9) == pytest.approx(Z95 * 0.02 / (0.9 * 0.1))

@@ -57,7 +57,9 @@ class Temperature(Calibrator):
         kept = list(over_ranges(lambda i, _: Gaps.of(blocks[i]), len(blocks), 1)) if small else None
 
         def likelihood(beta):
-            part = lambda i, _: Likelihood.of(kept[i] if kept else Gaps.of(blocks[i]), beta)  # noqa: E731
+            def part(i, _):
+                return Likelihood.of(kept[i] if kept else Gaps.of(blocks[i]), beta)
+
             return functools.reduce(Likelihood.merge, over_ranges(part, len(blocks), 1))
 
         best = minimise(likelihood)

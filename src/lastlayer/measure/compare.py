@@ -66,7 +66,10 @@ class Comparison:
     def to_dict(self) -> dict:
         """``{"rows", ..., "verdict", "differences": {name: {"a", "b", "difference": {...}, "better"}}}``, for JSON."""
         counts = ("rows", "skipped", "only_a", "only_b", "a_right", "b_right")
-        finite = lambda x: x if np.isfinite(x) else None  # noqa: E731
+
+        def finite(x):
+            return x if np.isfinite(x) else None
+
         return {name: getattr(self, name) for name in counts} | {
             "verdict": self.verdict,
             "differences": {

@@ -91,7 +91,10 @@ def macro(metrics) -> Metric:
     known = [m for m in metrics if not np.isnan(m)]
     if not known:
         return Metric(np.nan, 0.0, 1.0, metrics[0].n if metrics else 0)
-    mean = lambda name: float(np.mean([getattr(m, name) for m in known]))  # noqa: E731
+
+    def mean(name):
+        return float(np.mean([getattr(m, name) for m in known]))
+
     return Metric(mean("value"), mean("low"), mean("high"), known[0].n, mean("bound"))
 
 

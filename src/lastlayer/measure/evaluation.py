@@ -106,7 +106,10 @@ class Evaluation:
         entry_w = np.repeat(w, table.labels)
         hit = (table.stats.top == table.entry_target).astype(float)
         confidence = np.take_along_axis(table.stats.probs, np.maximum(table.stats.top, 0)[:, None], 1)[:, 0]
-        by_row = lambda entries: entries.reshape(-1, table.labels)  # noqa: E731
+
+        def by_row(entries):
+            return entries.reshape(-1, table.labels)
+
         columns = np.stack(
             [
                 by_row(table.stats.nll).sum(1),
@@ -191,7 +194,10 @@ class Evaluation:
             one_of("state", "task", header["task"], TASKS)
             one_of("state", "kind", header["kind"], KINDS)
             one_of("state", "convention", header["convention"], tuple(CONVENTIONS))
-            part = lambda kind, prefix: kind(**{f.name: arrays[f"{prefix}.{f.name}"] for f in fields(kind)})  # noqa: E731
+
+            def part(kind, prefix):
+                return kind(**{f.name: arrays[f"{prefix}.{f.name}"] for f in fields(kind)})
+
             groups = {
                 name: {
                     value: GroupEvaluation(part(WeightedSum, f"group.{g}.{i}.means"), part(Bins, f"group.{g}.{i}.top"))

@@ -67,7 +67,10 @@ class Signs(State):
         improper, worst_sum = _improper(outputs, table, exclusive)
         top2 = np.partition(table, -2, axis=1)[:, -2:] if exclusive else None
         tied = np.zeros(len(table), bool) if top2 is None else (top2[:, 0] == top2[:, 1]) & np.isfinite(top2[:, 1])
-        masked = lambda fill: np.where(finite, table, fill)  # noqa: E731
+
+        def masked(fill):
+            return np.where(finite, table, fill)
+
         rows_high, rows_low = masked(-np.inf).max(1), masked(np.inf).min(1)
         high, low = rows_high.max(initial=-np.inf), rows_low.min(initial=np.inf)
         distinct = Distinct.of(row_hashes(table, outputs.target))

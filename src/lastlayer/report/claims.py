@@ -208,7 +208,10 @@ def _rest(e, part):
     """The gap of all rows but those of ``part``; None where there are none."""
     if part.means.rows == e.means.rows:
         return None
-    less = lambda whole, cut: type(whole)(**{k: v - cut.arrays()[k] for k, v in whole.arrays().items()})  # noqa: E731
+
+    def less(whole, cut):
+        return type(whole)(**{k: v - cut.arrays()[k] for k, v in whole.arrays().items()})
+
     with np.errstate(invalid="ignore"):  # a loss may be infinite in both; only confidence is read
         return _gap(less(e.means, part.means), less(e.top, part.top))
 

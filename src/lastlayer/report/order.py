@@ -79,7 +79,10 @@ def _in_words(e, moved, source):
         return "the sign of the score is turned" if e.kind in ("logits", "margin") else "1 - p is taken for p"
     if len(moved) > LISTED:
         return f"{len(moved)} of {len(e.classes)} columns are put in another order"
-    listed = lambda columns: ", ".join(str(k) for k in columns)  # noqa: E731
+
+    def listed(columns):
+        return ", ".join(str(k) for k in columns)
+
     names = [plain(e.classes[k], 20) for k in moved]
     if len(moved) == 2:
         named = "" if names == [str(k) for k in moved] else f" ({names[0]} and {names[1]})"

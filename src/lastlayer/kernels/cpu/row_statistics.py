@@ -106,7 +106,9 @@ def run(logits, target, weight, temperatures, bins) -> tuple:
     top, rank = np.empty(n, np.int64), np.empty(n, np.int64)
     nll, brier, log_odds = np.empty(n), np.empty(n), np.empty(n)
     probs, odds = np.empty((n, classes)), np.empty((n, classes))
-    pack = lambda array, dtype: np.array(array, dtype, order="C")  # noqa: E731  (a copy: read-only input is another type)
+
+    def pack(array, dtype):  # a copy: read-only input is another type
+        return np.array(array, dtype, order="C")
 
     def tile(a, b):
         part, part_nll = np.zeros((len(ascending), bins, 4)), np.zeros(len(ascending))
