@@ -1,7 +1,11 @@
-"""What the examples in docstrings may use: ``np``, printed as NumPy prints by default."""
+"""What every test may use, and what the examples in docstrings may: ``np``, printed as NumPy prints by default."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+from arrays import DIFFERENTIABLE, LIBRARIES
 
 
 @pytest.fixture(autouse=True)
@@ -9,3 +13,28 @@ def printing(doctest_namespace):
     doctest_namespace["np"] = np
     with np.printoptions(legacy=False, precision=8, suppress=False, threshold=1000, linewidth=75, floatmode="maxprec"):
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data beside the repository."""
+    folder = Path(__file__).parents[1] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data are not here: no folder {folder.name!r} in ../shared beside the repository")
+    return folder
+
+
+@pytest.fixture(params=LIBRARIES, ids=str)
+def library(request):
+    """Each array library in turn, with the layouts and precisions worth telling apart."""
+    request.param.require()
+    with request.param.context():
+        yield request.param
+
+
+@pytest.fixture(params=DIFFERENTIABLE, ids=str)
+def differentiable(request):
+    """Each way to a gradient in turn."""
+    request.param.require()
+    with request.param.context():
+        yield request.param
