@@ -34,7 +34,7 @@ lint: .venv/lint
 	$(BIN)/pyright
 	$(BIN)/python docs/generate.py --check
 
-docs: .venv/core  ## writes the generated pages: docs/cli.md and docs/laws.md
+docs: .venv/test  ## writes the generated pages: docs/cli.md and docs/laws.md
 	$(BIN)/python docs/generate.py
 
 bench: .venv/test  ## figures beside their peers, in the same run; results in bench/results

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lastlayer as ll
+from arrays import JAX_JIT
 
 TAIL = np.log1p(np.exp(-20.0))  # 2.0612e-9
 
@@ -172,6 +173,20 @@ def test_a_target_on_the_cpu_is_checked_in_torch_too():
     torch = pytest.importorskip("torch", reason="pip install torch")
     with pytest.raises(ValueError, match="target -1 is not one of the 2 classes"):
         ll.cross_entropy(torch.zeros(2, 2), torch.tensor([0, -1]))
+
+
+def test_a_read_only_target_joins_torch_logits():
+    """torch.asarray warns about memory that nobody may write, and warnings are errors here."""
+    torch = pytest.importorskip("torch", reason="pip install torch")
+    target = np.array([1, 0])
+    target.flags.writeable = False
+    np.testing.assert_allclose(ll.cross_entropy(torch.zeros(2, 2), target), np.log([2.0, 2.0]), rtol=1e-6)
+
+
+def test_a_traced_binary_target_that_is_no_share_poisons_its_row():
+    JAX_JIT.require()
+    got = JAX_JIT.run(ll.binary_cross_entropy, [0.0, 0.0, 0.0], [1, -1, 2])
+    np.testing.assert_allclose(got, [np.log(2), np.nan, np.nan], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

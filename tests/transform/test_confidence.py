@@ -55,3 +55,7 @@ def test_a_lone_class_is_certain(library):
 
 def test_top2_gap_of_a_tie_is_0(library):
     np.testing.assert_array_equal(library.run(ll.top2_gap, [[2.0, 1.0, 2.0], [3.0, 1.0, 2.5]]), [0, 0.5])
+
+
+def test_the_gap_of_a_lone_class_has_no_slope_at_a_masked_one(differentiable):
+    np.testing.assert_array_equal(differentiable.gradient(ll.top2_gap, [[-np.inf, 2.0]]), [[0, 1]])
