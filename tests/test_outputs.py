@@ -8,7 +8,7 @@ import pytest
 
 from lastlayer import Outputs
 from lastlayer._check import DataError
-from lastlayer.outputs import concatenate
+from lastlayer.outputs import concatenate, wanted
 
 Z = np.array([[2.0, 0.5, -1.0], [0.1, 1.0, 0.0]])
 
@@ -106,6 +106,7 @@ def test_a_margin_has_no_logits():
         _ = Outputs(Z, "margin", source="svm.npz").logits
     assert refused.value.file == "svm.npz"
     assert "calibrate them first" in refused.value.fix
+    assert "--kind logits (in Python: kind='logits')" in refused.value.fix
 
 
 def test_two_classes_become_one_logit():
@@ -126,6 +127,48 @@ def test_only_two_exclusive_classes_become_one_logit():
             outputs.to_binary()
     with pytest.raises(ValueError, match="the target is a distribution"):
         Outputs(Z[:, :2], "logits", target=[[0.5, 0.5], [0.1, 0.9]]).to_binary()
+
+
+def test_a_target_that_is_certain_is_integers_whatever_it_came_as():
+    onehot = Outputs(Z, "logits", target=np.eye(3)[[2, 0]], source="z.npz")
+    assert onehot.true_target.tolist() == [2, 0]
+    hard = onehot.hard("a test counts hits")
+    assert (hard.target.tolist(), hard.target.dtype, hard.source) == ([2, 0], np.int64, "z.npz")
+    assert onehot.target.dtype == np.float64
+    labels = Outputs(Z, "logits", target=np.array([[1.0, 1, 0], [0, 0, 0]]), task="multilabel")
+    assert labels.true_target.tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert Outputs(Z[:, 0], "logits", target=[1.0, 0.0]).true_target.tolist() == [1, 0]
+    assert Outputs(Z[:, :2], "logits", target=[[0.0, 1.0], [1.0, 0.0]]).to_binary().target.tolist() == [1, 0]
+    assert Outputs(Z, "logits").true_target is None
+    kept = full()
+    assert kept.hard("a test counts hits") is kept
+
+
+@pytest.mark.parametrize(
+    "scores,target,fix", [(Z, [[0.5, 0.5, 0], [1, 0, 0]], "argmax"), (Z[:, 0], [1.0, 0.9], "target > 0.5")]
+)
+def test_a_distribution_is_not_certain(scores, target, fix):
+    outputs = Outputs(scores, "logits", target=np.array(target), source="z.npz")
+    assert outputs.true_target is None
+    with pytest.raises(DataError, match="the target is a distribution; a test counts hits") as refused:
+        outputs.hard("a test counts hits")
+    assert (refused.value.file, refused.value.field) == ("z.npz", "target")
+    assert fix in refused.value.fix
+
+
+@pytest.mark.parametrize("value,what", [(Z, r"ndarray \(2, 3\)"), ([1, 2], "list"), (None, "NoneType")])
+def test_what_is_no_outputs_is_to_be_wrapped(value, what):
+    outputs = full()
+    assert wanted("f", outputs) is outputs
+    with pytest.raises(TypeError, match=rf"f: takes Outputs, not {what}; wrap it: ll.Outputs\(z, 'logits', target=y"):
+        wanted("f", value)
+
+
+def test_groups_are_named_and_an_array_alone_is_one_grouping():
+    for groups in (["a", "b"], np.array(["a", "b"])):
+        outputs = Outputs(Z, "logits", groups=groups)
+        assert {name: values.tolist() for name, values in outputs.groups.items()} == {"group": ["a", "b"]}
+    assert Outputs(Z, "logits", groups={"site": [1, 2]}).groups["site"].tolist() == ["1", "2"]
 
 
 # Rows.
@@ -207,7 +250,7 @@ def test_an_absent_target_is_a_complaint_of_whoever_needs_it():
     with pytest.raises(DataError, match="no target: this needs labelled rows") as refused:
         _ = outputs.labelled
     assert (refused.value.file, refused.value.field) == ("z.npz", "target")
-    assert "--target-key" in refused.value.fix
+    assert "--target-key (in Python: target=array)" in refused.value.fix
     labelled = full()
     assert labelled.labelled is labelled
 
@@ -294,6 +337,37 @@ REFUSED = {
     ),
     "-1, several classes": ({"target": [-1, 0]}, "target -1 is out of range", "target", [0], r"targets are 0\.\.2"),
     "-1/+1": ({"scores": Z[:, 0], "target": [-1, 1]}, "target -1 is out of range", "target", [0], "target > 0"),
+    "numbers that are names": (
+        {"target": [1, 3], "classes": [1, 2, 3]},
+        "target 3 is out of range",
+        "target",
+        [1],
+        r"looked up when they are text: target\.astype\(str\)\.$",
+    ),
+    "transposed": (
+        {"scores": Z.T, "target": [0, 1]},
+        r"scores are \(3, 2\), target is \(2,\)",
+        "target",
+        None,
+        r"classes last: give scores\.T",
+    ),
+    "transposed labels": (
+        {"scores": Z.T, "target": np.ones((2, 3), int), "task": "multilabel"},
+        r"scores are \(3, 2\), target is \(2, 3\)",
+        "target",
+        None,
+        r"give scores\.T",
+    ),
+    "transposed with names": ({"scores": Z.T, "classes": "abc"}, "3 class names for 2", "classes", None, r"scores\.T"),
+    "several labels": (
+        {"target": np.array([[1.0, 1, 0], [1, 0, 0]])},
+        "row 0 sums to 2",
+        "target",
+        [0],
+        r"task='multilabel' \(--task multilabel\) if a row can have several labels",
+    ),
+    "groups of two columns": ({"groups": np.zeros((2, 2))}, r"groups is \(2, 2\)", "groups", None, "as many values"),
+    "groups of one word": ({"groups": "site"}, r"groups is \(\)", "groups", None, "as many values"),
     "from 1": ({"target": [1, 3]}, "target 3 is out of range", "target", [1], "target - 1"),
     "2 of 0/1": ({"scores": Z[:, 0], "target": [0, 2]}, "target 2 is out of range", "target", [1], "0 or 1"),
     "labels": ({"target": [[0, 1, 1], [1, 0, 5]]}, "target 5 is out of range for 3 labels", "target", [1], "0 or 1"),
@@ -317,6 +391,28 @@ def test_refused(given, sentence, field, rows, fix):
     assert re.search(fix, error.fix)
     assert str(error).startswith(f"{field}: ")
     assert f"Fix: {error.fix}" in str(error)
+
+
+@pytest.mark.parametrize("target", [[0, 1], [[0], [1]], [0.0, 1.0], [[0.0], [1.0]], [[False], [True]]])
+def test_one_column_is_a_binary_score_once_it_is_said(target):
+    column = Z[:, :1]
+    with pytest.raises(DataError, match=r"scores are \(2, 1\).*one column is a binary score") as refused:
+        Outputs(column, "logits", target=np.array(target))
+    assert "scores[:, 0], or say task='binary' (--task binary)" in refused.value.fix
+    said = Outputs(column, "logits", target=np.array(target), task="binary")
+    assert (said.scores.shape, said.true_target.tolist()) == ((2,), [0, 1])
+    if np.ndim(target) == 2:
+        assert Outputs(column, "logits", target=np.array(target), task="multilabel").classes == ("0",)
+
+
+def test_one_column_without_a_1_stays_one_class():
+    assert Outputs(Z[:, :1], "logits", target=[0, 0]).task == "multiclass"
+    assert Outputs(Z[:, :1], "logits", target=["cat", "cat"], classes=["cat"]).classes == ("cat",)
+    assert Outputs(Z[:, :1], "logits", task="binary").scores.tolist() == [2.0, 0.1]
+
+
+def test_numbers_that_are_names_are_looked_up_as_text():
+    assert Outputs(Z, "logits", target=np.array([1, 3]).astype(str), classes=[1, 2, 3]).target.tolist() == [0, 2]
 
 
 def test_at_most_three_rows_are_named_and_all_are_counted():

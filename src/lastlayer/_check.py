@@ -52,7 +52,7 @@ def shape(array):
 
 def one_of(function, parameter, value, allowed):
     """Refuse a word outside the allowed ones, naming the nearest."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         import difflib
 
         near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)

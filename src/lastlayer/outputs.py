@@ -25,7 +25,8 @@ class Outputs:
     ``logp``, ``probs``, or ``margin`` (a monotone score of unknown scale). Rows of shape ``(n, K)`` are ``multiclass``,
     or ``multilabel`` when the target has the same shape and is not floating; ``(n,)`` is ``binary``, one score for
     ``classes[1]``. The target is an index into ``classes`` (names are looked up), 0/1 for binary and multilabel, or,
-    where it is floating and of the scores' shape, a distribution. ``weight`` 0 leaves a row out, whatever it holds.
+    where it is floating and of the scores' shape, a distribution. ``groups`` are ``{"site": array}``, a value per row
+    and grouping; an array alone is the grouping ``"group"``. ``weight`` 0 leaves a row out, whatever it holds.
 
     >>> Outputs([[2.0, 0.5], [0.1, 1.0]], "logits", target=["cat", "dog"], classes=["cat", "dog"])
     Outputs(2 rows, 2 classes, logits float64, labelled)
@@ -49,15 +50,18 @@ class Outputs:
             return object.__setattr__(self, name, value)
 
         scores = _scores(to_numpy(self.scores), self.kind)
+        target = None if self.target is None else to_numpy(self.target)
+        put("task", _task(self.task, scores, target))
+        if self.task == "binary" and scores.ndim == 2:  # one column, as many models put out
+            target = target[:, 0] if target is not None and target.shape == scores.shape else target
+            scores = scores[:, 0]
         put("scores", scores)
-        put("task", _task(self.task, scores, self.target))
         put("classes", _classes(self.classes, scores, self.task))
-        put("target", _target(self.target, scores, self.classes, self.task))
+        put("target", _target(target, scores, self.classes, self.task))
         rows = len(scores)
         put("weight", _weight(self.weight, rows))
         put("ids", None if self.ids is None else _column("id", self.ids, rows))
-        groups = {str(name): _column(f"group_{name}", g, rows).astype(str) for name, g in (self.groups or {}).items()}
-        put("groups", groups)
+        put("groups", _groups(self.groups, rows))
 
     def __len__(self):
         return len(self.scores)
@@ -80,7 +84,8 @@ class Outputs:
             raise DataError(
                 "these scores are margins, of unknown scale, so they have no likelihood.",
                 file=self.source,
-                fix="calibrate them first (`lastlayer fit`), or say --kind logits if softmax of them is meant.",
+                fix="calibrate them first (`lastlayer fit`), or say --kind logits (in Python: kind='logits') if "
+                "softmax of them is meant.",
             )
         if self.kind == "logits" or (self.kind == "logp" and self.task == "multiclass"):
             return self.scores
@@ -107,13 +112,14 @@ class Outputs:
         """Two classes as one logit for the second: ``z1 - z0``."""
         if self.task != "multiclass" or len(self.classes) != 2:
             raise ValueError(f"to_binary: two classes become one logit, these are {self!r}.")
-        if self.target is not None and self.target.ndim == 2:
+        target = self.true_target
+        if self.target is not None and target is None:
             raise ValueError("to_binary: the target is a distribution; a binary target is 0 or 1.")
         z = self.scores if self.kind == "margin" else self.logits
         kind = "margin" if self.kind == "margin" else "logits"
         with np.errstate(invalid="ignore"):  # an empty row stays nan
             difference = z[:, 1] - z[:, 0]
-        return replace(self, scores=difference, kind=kind, task="binary")
+        return replace(self, scores=difference, target=target, kind=kind, task="binary")
 
     @property
     def labelled(self):
@@ -123,9 +129,46 @@ class Outputs:
                 "no target: this needs labelled rows.",
                 file=self.source,
                 field="target",
-                fix="add a `target` array or column (or name it with --target-key).",
+                fix="add a `target` array or column, or name it with --target-key (in Python: target=array).",
             )
         return self
+
+    @property
+    def true_target(self):
+        """The target as integers, where it says what is true: an index per row, or 0/1 per row or per label.
+
+        A floating target does where every entry is exactly 0 or 1. None without a target, or with a distribution.
+        """
+        if self.target is None or self.target.dtype.kind != "f":
+            return self.target
+        if not ((self.target == 0) | (self.target == 1)).all():
+            return None
+        return self.target.argmax(1) if self.task == "multiclass" else self.target.astype(np.int64)
+
+    def hard(self, purpose):
+        """These outputs with their `true_target`; the complaint of whatever counts what is right or wrong otherwise."""
+        target = self.labelled.true_target
+        if target is None:
+            indices = "class indices (target.argmax(-1))" if self.task == "multiclass" else "0 and 1 (target > 0.5)"
+            raise DataError(
+                f"the target is a distribution; {purpose}.",
+                file=self.source,
+                field="target",
+                fix=f"give {indices} if that is the truth; `ll.calibrate.fit` and `ll.nll` take distributions.",
+            )
+        if target is self.target:
+            return self
+        part = copy.copy(self)  # not `replace`, as in `rows`
+        object.__setattr__(part, "target", target)
+        return part
+
+
+def wanted(function, value):
+    """``value`` if it is an `Outputs`; the complaint of ``function`` about anything else."""
+    if not isinstance(value, Outputs):
+        what = f"{type(value).__name__}{' ' + shape(value) if isinstance(value, np.ndarray) else ''}"
+        raise TypeError(f"{function}: takes Outputs, not {what}; wrap it: ll.Outputs(z, 'logits', target=y).")
+    return value
 
 
 def concatenate(parts):
@@ -136,7 +179,7 @@ def concatenate(parts):
             a, b = getattr(first, name), getattr(part, name)
             if a != b:
                 raise DataError(
-                    f"{name} {_brief(b)} here, {_brief(a)} in {first.source or 'the first part'}.",
+                    f"{name} {brief(b)} here, {brief(a)} in {first.source or 'the first part'}.",
                     file=part.source,
                     field=name,
                     fix="shards of one data set share kind, task and the order of classes.",
@@ -173,7 +216,8 @@ def concatenate(parts):
     )
 
 
-def _brief(value):
+def brief(value):
+    """A value, or names with commas between them, in at most 60 characters."""
     text = ", ".join(value) if isinstance(value, tuple) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -206,9 +250,16 @@ def _scores(scores, kind):
 def _task(task, scores, target):
     if task is not None:
         one_of("Outputs", "task", task, TASKS)
-    labels_like_scores = (
-        target is not None and np.shape(target) == scores.shape and to_numpy(target).dtype.kind in "iub"
-    )
+    one_column = scores.ndim == 2 and scores.shape[1] == 1
+    if task == "binary" and one_column:
+        return task
+    if task != "multilabel" and one_column and _like_0_and_1(target, scores):
+        raise DataError(
+            f"scores are {shape(scores)} and the target is 0/1: one column is a binary score, not one of several.",
+            field="task",
+            fix="give scores[:, 0], or say task='binary' (--task binary); task='multilabel' if it is one label.",
+        )
+    labels_like_scores = np.shape(target) == scores.shape and target.dtype.kind in "iub"
     implied = "binary" if scores.ndim == 1 else "multilabel" if labels_like_scores else "multiclass"
     task = task or implied
     if (task == "binary") != (scores.ndim == 1):
@@ -216,6 +267,13 @@ def _task(task, scores, target):
         fix = "use .to_binary() on two columns." if task == "binary" else "leave task out: (n,) is binary."
         raise DataError(f"task {task} needs scores {need}; these are {shape(scores)}.", field="task", fix=fix)
     return task
+
+
+def _like_0_and_1(target, scores):
+    """Whether a target cannot be the index of the only column: it is shaped as a table, floating, or holds a 1."""
+    if target is None or target.dtype.kind not in "fiub":
+        return False
+    return target.shape == scores.shape or target.dtype.kind == "f" or bool((target == 1).any())
 
 
 def _classes(classes, scores, task):
@@ -227,7 +285,8 @@ def _classes(classes, scores, task):
         raise DataError(
             f"{len(names)} class names for {k} {'classes' if task != 'multilabel' else 'labels'}.",
             field="classes",
-            fix="give one name per column, in the order of the columns (binary: negative first).",
+            fix="give one name per column, in the order of the columns (binary: negative first)"
+            + (", or scores.T if its rows are the classes." if scores.ndim == 2 and len(names) == len(scores) else "."),
         )
     if len(set(names)) != k:
         twice = next(n for n in names if names.count(n) > 1)
@@ -238,7 +297,6 @@ def _classes(classes, scores, task):
 def _target(target, scores, classes, task):
     if target is None:
         return None
-    target = to_numpy(target)
     rows = (len(scores),)
     want = scores.shape if task == "multilabel" else rows
     if target.dtype.kind == "f":
@@ -255,7 +313,9 @@ def _target(target, scores, classes, task):
             f"one target per {'row and label' if task == 'multilabel' else 'row'}: scores are {shape(scores)}, "
             f"target is {shape(target)}.",
             field="target",
-            fix=f"give a target of shape ({', '.join(map(str, want))}{',' if len(want) == 1 else ''}).",
+            fix="rows come first and classes last: give scores.T."
+            if scores.ndim == 2 and target.shape == (scores.shape[::-1] if task == "multilabel" else scores.shape[1:])
+            else f"give a target of shape ({', '.join(map(str, want))}{',' if len(want) == 1 else ''}).",
         )
     if target.dtype.kind in "USO":
         if task == "multilabel":
@@ -290,7 +350,8 @@ def _distribution(target, task):
                 f"a target distribution sums to 1; row {off[0]} sums to {target[off[0]].sum():.6g}.",
                 field="target",
                 rows=off,
-                fix="divide each row by its sum, or give class indices as integers.",
+                fix="say task='multilabel' (--task multilabel) if a row can have several labels; divide each row by "
+                "its sum if it is a distribution; or give class indices as integers.",
             )
     return target.astype(np.float64)
 
@@ -302,7 +363,7 @@ def _look_up(target, classes):
     bad = np.flatnonzero(found < 0)
     if len(bad):
         raise DataError(
-            f"target {str(names[bad[0]])!r} is not one of the classes {_brief(classes)}.",
+            f"target {str(names[bad[0]])!r} is not one of the classes {brief(classes)}.",
             field="target",
             rows=bad,
             fix="give `classes` in the order of the columns, spelled as in the target.",
@@ -318,6 +379,8 @@ def _refuse_labels(target, bad, classes, task):
         fix += " Rows to ignore are said aloud: weight=(target != -100), or valid=target != -100."
     elif value == -1 and task != "multiclass":
         fix += " For -1/+1 write target > 0."
+    elif task != "multilabel" and set(map(str, np.unique(target))) <= set(classes):
+        fix += " Numbers that are class names are looked up when they are text: target.astype(str)."
     elif value == len(classes) and task == "multiclass":
         fix += " For labels that start at 1 write target - 1."
     raise DataError(
@@ -344,6 +407,14 @@ def _weight(weight, rows):
     if not weight.any():
         raise DataError("every weight is 0.", field="weight", fix="give at least one row a weight above 0.")
     return weight
+
+
+def _groups(groups, rows):
+    if groups is None:
+        return {}
+    if not isinstance(groups, Mapping):
+        return {"group": _column("groups", groups, rows).astype(str)}
+    return {str(name): _column(f"group_{name}", values, rows).astype(str) for name, values in groups.items()}
 
 
 def _column(name, values, rows):

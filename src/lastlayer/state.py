@@ -19,6 +19,7 @@ tree.
 """
 
 import io
+import zipfile
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +30,7 @@ from lastlayer._check import DataError
 from lastlayer._row import split, subtract
 
 SCHEMA_VERSION = 1
+LARGEST = 2**28  # bytes of a state when unpacked: 2,048 classes with every pair confused take 64 MiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +64,15 @@ def pack(arrays: dict[str, np.ndarray], name: str) -> bytes:
 def unpack(data: bytes, name: str) -> dict[str, np.ndarray]:
     """The arrays that `pack` wrote, after checking that they are of that state and version."""
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > LARGEST:  # zeros compress a thousandfold: what would be allocated is asked first
+            raise ValueError(f"{size / 2**20:,.0f} MiB when unpacked; the largest has {LARGEST / 2**20:,.0f}")
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         found, version = str(arrays.pop("state")), int(arrays.pop("schema_version"))
     except Exception as problem:  # zipfile, zlib and NumPy each have their own for bytes that were cut or changed
-        raise DataError(f"these bytes are not a {name} state ({problem}).") from None
+        raise DataError(f"these bytes are no {name} state ({problem}).") from None
     if found != name or version != SCHEMA_VERSION:
         raise DataError(
             f"these bytes hold a {found} of schema {version}; a {name} of schema {SCHEMA_VERSION} is wanted.",

@@ -8,7 +8,7 @@ import pytest
 from calibrate import simulated
 from lastlayer import Outputs
 from lastlayer._check import DataError
-from lastlayer.calibrate import METHODS, Identity, Temperature, fit
+from lastlayer.calibrate import METHODS, Identity, Temperature, fit, from_json
 from lastlayer.calibrate.rows import Rows, text_hashes
 from lastlayer.calibrate.selection import compare
 
@@ -161,6 +161,49 @@ def test_apply_refuses_other_classes_and_names_both_orders():
         calibrator.apply(replace(outputs, classes=None))
     with pytest.raises(DataError, match="fitted with classes"):
         calibrator.apply(simulated.multiclass(0, n=10, classes=4))
+
+
+def test_calling_refuses_another_number_of_classes_in_every_library():
+    outputs = replace(simulated.multiclass(0, n=100, classes=3), classes=["cat", "dog", "eel"])
+    sentence = r"temperature was fitted on 3 classes \(cat, dog, eel\); these logits \(1, 4\) have 4\."
+    calibrator = fit(outputs, "temperature")
+    for one in (calibrator, from_json(calibrator.to_json())):
+        with pytest.raises(ValueError, match=sentence):
+            one(np.ones((1, 4)))
+        with pytest.raises(ValueError, match=r"these logits \(\) have no axis of classes\."):
+            one(1.0)
+        assert one([3.0, 2.0, 1.0]) * one.temperature == pytest.approx([3, 2, 1])
+    with pytest.raises(ValueError, match="identity was fitted on 3 classes"):
+        fit(outputs, "identity")(np.ones(4))
+    torch = pytest.importorskip("torch", reason="pip install 'lastlayer[torch]'")
+    jax = pytest.importorskip("jax", reason="pip install jax")
+    for call, ones in ((calibrator, torch.ones), (jax.jit(calibrator), jax.numpy.ones)):
+        with pytest.raises(ValueError, match=sentence):
+            call(ones((1, 4)))
+        assert call(ones((2, 5, 3))).shape == (2, 5, 3)
+
+
+def test_calling_takes_any_shape_where_one_logit_is_a_row():
+    calibrator = fit(simulated.binary(0, n=100), "temperature")
+    assert calibrator(np.ones((2, 5))).shape == (2, 5)
+    assert fit(simulated.multilabel(0, n=100), "temperature")(np.ones(7)).shape == (7,)
+    assert Temperature(2.0, classes=("no", "yes"))(np.ones(7)).shape == (7,)
+
+
+def test_arrays_are_to_be_wrapped():
+    z, y = np.zeros((600, 3)), np.zeros(600, int)
+    for call, name in ((lambda: fit(z, y), "calibrate.fit"), (lambda: Temperature(2.0).apply(z), "temperature.apply")):
+        with pytest.raises(TypeError, match=rf"^{name}: takes Outputs, not ndarray \(600, 3\); wrap it: ll.Outputs"):
+            call()
+
+
+def test_a_floating_target_of_0_and_1_fits_as_integers_do():
+    for outputs in (simulated.binary(0), simulated.multilabel(0)):
+        floating = replace(outputs, target=outputs.target.astype(np.float32))
+        assert fit(floating, "temperature").temperature == fit(outputs, "temperature").temperature
+    outputs = simulated.multiclass(0)
+    onehot = replace(outputs, target=np.eye(4)[outputs.target])
+    assert fit(onehot, "temperature").temperature == pytest.approx(fit(outputs, "temperature").temperature, rel=1e-12)
 
 
 def test_apply_refuses_another_task():

@@ -148,6 +148,9 @@ def test_a_state_cannot_be_calibrated_any_more(run, folder):
         (["decide", "test.npz", "--cost", "rong=1,review=1"], "Did you mean 'wrong'?"),
         (["decide", "test.npz", "--risk", ".1"], "needs rows that nothing was fitted on"),
         (["decide", "test.npz", "--risk", "2", "--held-out", "held.npz"], "not between 0 and 1"),
+        (["decide", "test.npz", "--risk", "5%", "--held-out", "held.npz"], "'5%' is not a number. Write 0.05."),
+        (["check", "valid.npz", "--kind", "probabilities"], "no kind 'probabilities'. Did you mean probs?"),
+        (["explain", "Over-Confidence"], "no code 'Over-Confidence'. Did you mean L501?"),
         (["decide", "test.npz", "--risk", "nan", "--held-out", "held.npz"], "not between 0 and 1"),
         (["decide", "test.npz", "--risk", ".1", "--held-out", "./test.npz"], "names the rows to decide on"),
         (["decide", "test.npz", "--cost", "wrong=1,review=1", "--held-out", "held.npz"], "rests on the costs alone"),
@@ -214,3 +217,61 @@ def test_rows_of_nan_are_a_finding_not_an_error(run, folder):
     z[3] = np.nan
     save(outputs.with_logits(z), "some.npz")
     assert "L101" in run("check", "some.npz", "--no-html").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "valid.npz", "-o", "valid.npz"],
+        ["check", "valid.npz", "--html", "test.npz"],
+        ["check", "valid.npz", "--html", "notes.html", "--state", "new.npz"],
+        ["merge", "s.npz", "--html", "s.npz"],
+        ["merge", "s.npz", "--html", "valid.npz", "-o", "new.npz"],
+        ["check", "notes.html"],  # the name that its page would have by itself
+    ],
+)
+def test_a_page_replaces_no_file_that_is_no_page(run, folder, arguments):
+    run("check", "valid.npz", "--state", "s.npz", "--no-html")
+    (folder / "notes.html").write_text("<!doctype html>\n<title>mine</title>")
+    if arguments == ["check", "notes.html"]:
+        (folder / "valid.report.html").write_text("mine")
+        arguments = ["check", "valid.npz"]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    result = run(*arguments, code=3)
+    assert "exists already, and is not a page of ours. Fix: " in result.stderr and "--force" in result.stderr
+    assert "in Python" not in result.stderr and result.stdout == ""
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    run(*arguments, "--force")
+    assert any((folder / name).read_bytes() != content for name, content in before.items())
+
+
+def test_data_given_for_a_state(run, folder):
+    assert run("merge", "valid.npz", code=3).stderr == (
+        "error: valid.npz: is not a state. Fix: `lastlayer check FILE --state STATE` writes one.\n"
+    )
+
+
+def test_complaints_about_data_name_flags(run, folder):
+    z = np.random.default_rng(0).normal(size=(12, 2))
+    np.savez("few.npz", logits=z, target=[0, 1] * 6)
+    stderr = run("fit", "few.npz", code=3).stderr
+    assert "--method temperature" in stderr and "method=" not in stderr
+    (folder / "scores.txt").write_text("logit_a,logit_b,target\n1,2,a\n2,1,b\n")
+    stderr = run("check", "scores.txt", code=3).stderr
+    assert "--format csv" in stderr and "in Python" not in stderr
+    assert "2 rows" in run("check", "scores.txt", "--format", "csv", "--no-html").stdout
+
+
+def test_a_kind_without_the_name_of_the_scores_is_answered_with_the_name(run, folder):
+    for name in "ab":
+        np.savez(f"{name}.npz", predictions=np.full((4, 2), 0.5), ground_truth=[0, 1, 1, 0])
+    stderr = run("compare", "a.npz", "b.npz", "--kind", "probs", code=3).stderr
+    assert "Fix: add --scores-key predictions --target-key ground_truth." in stderr
+    assert "nothing says" not in stderr
+    run("compare", "a.npz", "b.npz", "--kind", "probs", "--scores-key", "predictions", "--target-key", "ground_truth")
+
+
+def test_only_risk_asks_for_labels(run, folder):
+    stderr = run("decide", "test.npz", "--coverage", ".9", code=2).stderr
+    assert "--held-out FILE" in stderr and "labelled or not" in stderr
+    assert "labelled ones: --held-out FILE" in run("decide", "test.npz", "--risk", ".1", code=2).stderr

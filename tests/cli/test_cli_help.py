@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import click
+import numpy as np
 import pytest
 
 from lastlayer.cli import COMMANDS, main
@@ -68,3 +69,18 @@ def test_the_generated_pages_are_up_to_date(page):
     )
     assert page not in done.stderr, done.stderr
     assert bool(done.stderr) == (done.returncode == 1)
+
+
+def test_no_arguments_are_a_question(run):
+    assert run().stdout == run("--help").stdout != ""
+
+
+def test_the_costs_of_the_help_are_read(run, folder):
+    import re
+
+    help_ = run("decide", "--help").stdout
+    (table,) = re.findall(r"^ +(,cat,dog,review\n(?: +\S+\n)+)", help_, re.MULTILINE)
+    (folder / "costs.csv").write_text("".join(line.strip() + "\n" for line in table.splitlines()))
+    rows = [[2.0, 0.0], [0.0, 2.0]]
+    np.savez("two.npz", logits=rows, target=[0, 1], classes=["cat", "dog"])
+    assert "2 rows, costs per pair" in run("decide", "two.npz", "--cost", "costs.csv").stdout

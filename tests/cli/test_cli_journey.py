@@ -288,3 +288,23 @@ def test_the_next_command_repeats_what_was_said_of_the_file(run, folder):
     np.savez("two words.npz", val_logits=outputs.scores, val_target=outputs.target)
     stderr = run("check", "two words.npz", "--split", "val", "--no-html").stderr
     assert stderr == "next: lastlayer decide 'two words.npz' --split val --cost wrong=10,review=1\n"
+
+
+def test_a_title_is_explained_as_its_code(run):
+    for known in CODES.values():
+        assert run("explain", known.title.upper()).stdout == run("explain", known.code).stdout
+
+
+def test_fixes_of_states_name_the_data(run, folder):
+    run("check", "valid.npz", "--state", "s.npz", "--no-html")
+    run("check", "true.npz", "--state", "true.state.npz", "--no-html")
+    for arguments in (["merge", "s.npz"], ["check", "s.npz"], ["report", "s.npz"], ["check", "valid.npz", "s.npz"]):
+        fixes = [f["fix"] for f in json.loads(run(*arguments, "--json").stdout)["findings"]]
+        assert "lastlayer fit DATA -o calibrator.json" in fixes and not any("npz" in fix for fix in fixes)
+    assert "next: lastlayer decide DATA --cost" in run("check", "true.state.npz", "--no-html").stderr
+
+
+def test_fixes_of_standard_input_name_the_data_of_a_state_alone(shell, run, folder):
+    run("check", "valid.npz", "--state", "s.npz", "--no-html")
+    for name, words in (("s.npz", b"lastlayer fit DATA -o"), ("valid.npz", b"lastlayer fit - -o")):
+        assert words in shell("check", "-", "--no-html", input=(folder / name).read_bytes()).stdout

@@ -183,3 +183,15 @@ def test_a_suffix_we_do_not_write_is_refused_before_the_file_is_made(tmp_path):
 
 def test_a_decision_prints_what_it_is():
     assert repr(Cost(4, 1)(four())) == "Decisions(4 rows, 2 accepted, by Cost(wrong=4, review=1))"
+
+
+def test_a_floating_target_of_0_and_1_says_who_was_right_and_a_fraction_does_not():
+    z, y = np.array([3.0, -4.0, 0.2]), np.array([1, 0, 0])
+    policy = Cost(wrong=10, review=1)
+    assert (
+        policy(Outputs(z, "logits", target=y.astype(np.float32))).summary()
+        == policy(Outputs(z, "logits", target=y)).summary()
+    )
+    onehot = Outputs(np.stack([0 * z, z], 1), "logits", target=np.eye(2)[y])
+    assert policy(onehot).summary().error == 0.0
+    assert policy(Outputs(z, "logits", target=[1.0, 0.0, 0.1])).summary().error is None

@@ -10,7 +10,7 @@ from scipy import stats
 
 from lastlayer import Outputs
 from lastlayer._check import DataError
-from lastlayer.decide import Cost, Coverage, Policy, Risk, Threshold, clopper_pearson
+from lastlayer.decide import Cost, CostMatrix, Coverage, Policy, Risk, Threshold, choose, clopper_pearson
 from lastlayer.state import cell_edges
 
 
@@ -228,6 +228,18 @@ def test_risk_needs_true_classes():
         Risk.fit(Outputs([1.0, 2.0], "logits", source="rows.npz"))
     with pytest.raises(DataError, match="the target is a distribution; a risk counts"):
         Risk.fit(Outputs([1.0, 2.0], "logits", target=[0.5, 0.5]))
+    z, target = np.repeat([5.0, 0.5], [900, 100]), np.repeat([1, 0, 1, 0], [895, 5, 60, 40])
+    whole, floating = (Risk.fit(Outputs(z, "logits", target=y), 0.02) for y in (target, target.astype(float)))
+    assert whole == floating
+
+
+def test_arrays_are_to_be_wrapped():
+    z = np.zeros((5, 3))
+    calls = {"Risk.fit": Risk.fit, "Coverage.fit": Coverage.fit, "Threshold": Threshold(1.0)}
+    calls |= {"Cost": Cost(10, 1), "CostMatrix": CostMatrix(1 - np.eye(3)), "choose": choose}
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=rf"^{name}: takes Outputs, not ndarray \(5, 3\); wrap it"):
+            call(z)
 
 
 @pytest.mark.parametrize("value", [0, 1, 2, -0.1, float("nan")])

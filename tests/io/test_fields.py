@@ -106,3 +106,41 @@ def test_classes_name_the_columns_by_position():
 def test_one_column_is_binary_when_said_so():
     outputs = load({"logits": Z[:, :1], "target": [0, 1]}, task="binary")
     assert outputs.scores.shape == (2,) and outputs.task == "binary"
+
+
+@pytest.mark.parametrize("name", ["group", "groups"])
+def test_a_bare_group_is_a_grouping_of_that_name(name):
+    outputs = load({"val_logits": Z, f"val_{name}": ["a", "b"], "val_group_age": [1, 2]}, split="val")
+    assert {key: list(values) for key, values in outputs.groups.items()} == {name: ["a", "b"], "age": ["1", "2"]}
+    with pytest.raises(DataError, match=f"group_{name} and {name} are both the grouping '{name}'"):
+        load({"logits": Z, name: [1, 2], f"group_{name}": [1, 2]})
+
+
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+def test_the_kind_itself_begins_the_columns_of_classes(kind):
+    wide = {f"{kind}_0": Z[:, 0], f"{kind}_1": Z[:, 1]}
+    for outputs in (load(wide), load(wide, scores_key=f"{kind}_")):
+        assert (outputs.kind, outputs.classes, outputs.scores.tolist()) == (kind, ("0", "1"), Z.tolist())
+    short = {"logits": "logit_", "probs": "p_"}[kind]
+    with pytest.raises(DataError, match=f"--scores-key {short} or --scores-key {kind}_"):
+        load(wide | {f"{short}a": Z[:, 0]})
+
+
+def test_arrays_of_two_axes_are_no_classes():
+    with pytest.raises(DataError, match=r"no scores among logits_val.*what the columns of the classes begin with"):
+        load({"logits_val": Z, "logits_test": Z})
+
+
+def test_a_kind_that_is_given_is_not_asked_for():
+    with pytest.raises(DataError) as caught:
+        load({"predictions": Z, "ground_truth": [1, 0]}, "probs")
+    assert caught.value.fix == "add --scores-key predictions --target-key ground_truth."
+    assert "nothing says" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word, kind", [("probabilities", "probs"), ("log_probs", "logp"), ("logit", "logits"), ("softmax", "probs")]
+)
+def test_another_word_for_a_kind_is_answered_with_ours(word, kind):
+    with pytest.raises(ValueError, match=f"not '{word}'. Did you mean '{kind}'"):
+        load(Z, word)

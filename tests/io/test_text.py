@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from lastlayer._check import DataError
 from lastlayer.io import load, save, text
 from lastlayer.outputs import Outputs
 
@@ -222,3 +223,24 @@ def test_a_class_without_a_name_has_no_column(tmp_path):
     with pytest.raises(ValueError, match="a class without a name has no column"):
         save(Outputs([[1.0, 2.0]], "logits", classes=["", "b"]), tmp_path / "a.csv")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form, separator, said", [("csv", ";", "';'"), ("csv", "\t", r"'\t'"), ("tsv", ",", "','")])
+@pytest.mark.parametrize("header", ["id;logit_a;logit_b;target", "logit_a;logit_b;target"])
+def test_another_separator_is_named(tmp_path, form, separator, said, header):
+    path = tmp_path / f"x.{form}"
+    path.write_text(
+        "\n".join([header, header.replace("id", "7").replace("logit_a;logit_b", "0.5;1.5")]).replace(";", separator)
+    )
+    with pytest.raises(DataError) as caught:
+        load(path)
+    says = str(caught.value)
+    assert f"the line has one cell; is the separator {said}?" in says and "write commas" in says
+
+
+def test_one_column_may_have_any_name(tmp_path):
+    (tmp_path / "x.csv").write_text("logit_a;b\n\n0.5\n1.5\n")
+    assert load(tmp_path / "x.csv").scores.tolist() == [0.5, 1.5]
+    (tmp_path / "bad.csv").write_text("logit_a;b\n\n0.5\nx\n")
+    with pytest.raises(DataError, match="line 4: 'x' is not a number"):
+        load(tmp_path / "bad.csv")

@@ -15,8 +15,7 @@ import pytest
 
 import lastlayer as ll
 import lastlayer.kernels.cpu
-from lastlayer import kernels
-from lastlayer.kernels import pool
+from lastlayer import kernels, parallel
 from lastlayer.measure.rows import CURVE_BINS, TEMPERATURES, RowStatistics, row_statistics
 
 TILE = 8192  # rows of one range
@@ -146,10 +145,10 @@ def many_rows(seed, n=3 * TILE + 5):
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_the_number_of_threads_changes_no_bit(monkeypatch, threads):
     want = RowStatistics.of(*many_rows(0))
-    monkeypatch.setattr(pool, "workers", lambda: threads)
-    monkeypatch.setattr(pool, "_pool", None)
+    monkeypatch.setattr(parallel, "workers", lambda: threads)
+    monkeypatch.setattr(parallel, "_pool", None)
     found = RowStatistics.of(*many_rows(0))
-    assert (pool._pool is None) == (threads == 1)
+    assert (parallel._pool is None) == (threads == 1)
     assert_same_bits(found, want)
 
 
@@ -239,14 +238,14 @@ def test_a_child_of_a_fork_evaluates_and_ends(tmp_path, want_nll):
     printed = run_program(
         """
         import warnings
-        from lastlayer.kernels import pool
-        pool.workers = lambda: 3
+        from lastlayer import parallel
+        parallel.workers = lambda: 3
         ll.evaluate(outputs)
-        assert pool._pool is not None
+        assert parallel._pool is not None
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks with threads: they are the point
         child = os.fork()
         if child == 0:
-            assert pool._pool is None
+            assert parallel._pool is None
             same = float(ll.evaluate(outputs).metrics()["nll"]) == nll
             os._exit(0 if same else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

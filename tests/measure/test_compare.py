@@ -210,7 +210,10 @@ def test_margins_have_an_accuracy_alone():
             "only one of the two has weights",
         ),
         (lambda o: Outputs(o.scores, "logits"), "no target"),
-        (lambda o: Outputs(o.scores, "logits", target=np.eye(4)[o.target]), "the target is a distribution"),
+        (
+            lambda o: Outputs(o.scores, "logits", target=0.9 * np.eye(4)[o.target] + 0.025),
+            "the target is a distribution",
+        ),
         (lambda o: o.with_logits(np.full((100, 4), np.nan)), "no row can be compared"),
     ],
 )
@@ -218,6 +221,26 @@ def test_what_cannot_be_paired_is_refused(change, words):
     a = model(n=100)
     with pytest.raises(DataError, match=words):
         compare(a, change(a))
+
+
+def test_arrays_are_to_be_wrapped_and_a_target_of_floats_0_and_1_counts():
+    a = model(n=100)
+    for first, second in ((a, a.target), (a.scores, a)):
+        with pytest.raises(TypeError, match=r"compare: takes Outputs, not ndarray \(100.*; wrap it: ll.Outputs"):
+            compare(first, second)
+    certain = Outputs(a.scores, "logits", target=np.eye(4)[a.target])
+    b = noisy(a, 1.5)
+    assert compare(certain, b).to_dict() == compare(a, b).to_dict()
+
+
+def test_repr_is_the_verdict_and_a_line_per_difference():
+    a = model(n=1000)
+    found = compare(a, noisy(a, 1.5))
+    first, *lines = repr(found).splitlines()
+    assert first == f"Comparison(1,000 rows): {found.verdict}"
+    assert [line.split()[0] for line in lines] == list(found.differences)
+    nll = found.differences["nll"]
+    assert f"A {nll.a:.4f}  B {nll.b:.4f}" in lines[0] and f"{nll.difference.high:+.4g}]" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,9 @@ def test_the_grid_is_within_its_bound_of_the_exact_value(measure, width, weighte
     scores = np.round(scores, int(rng.integers(2, 7)))  # some ties
     positive[:2] = 0, 1
     weight = rng.uniform(0.1, 3, n) if weighted else np.ones(n)
-    per_weight = weight.sum() / (weight**2).sum()
-    exact = measure(*levels_of(scores, positive, weight), n, per_weight)
-    found = measure(*on_grid(scores, positive, weight), n, per_weight, exact=False)
+    rows = tuple(weight[positive == y].sum() ** 2 / (weight[positive == y] ** 2).sum() for y in (1, 0))
+    exact = measure(*levels_of(scores, positive, weight), n, rows if weighted else None)
+    found = measure(*on_grid(scores, positive, weight), n, rows if weighted else None, exact=False)
     assert abs(found - exact) <= found.bound + 1e-12
     assert found.low <= exact <= found.high
 

@@ -382,8 +382,30 @@ def test_evaluation_refuses_what_has_no_hits():
     with pytest.raises(DataError, match=r"the target is a distribution.*argmax") as refused:
         ll.evaluate(ll.Outputs([[0.0, 1.0]], "logits", target=[[0.5, 0.5]]))
     assert refused.value.field == "target"
-    with pytest.raises(DataError, match=r"astype\(int\)"):
-        ll.evaluate(ll.Outputs([0.0, 1.0], "logits", target=[0.0, 1.0]))
+    with pytest.raises(DataError, match=r"the target is a distribution.*target > 0\.5"):
+        ll.evaluate(ll.Outputs([0.0, 1.0], "logits", target=[0.0, 0.9]))
+    with pytest.raises(TypeError, match=r"evaluate: takes Outputs, not ndarray \(6, 3\); wrap it: ll\.Outputs\(z"):
+        ll.evaluate(np.zeros((6, 3)))
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
+def test_a_floating_target_of_0_and_1_counts_as_the_integers_it_holds(task):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(200, 3) if task != "binary" else 200)
+    y = rng.integers(0, 3, 200) if task == "multiclass" else rng.integers(0, 2, z.shape)
+    floating = np.eye(3, dtype=np.float32)[y] if task == "multiclass" else y.astype(np.float32)
+    hard, same = (ll.Outputs(z, "logits", target=target, task=task) for target in (y, floating))
+    assert_same_bits(ll.evaluate(same), ll.evaluate(hard))
+
+
+def test_repr_is_one_line():
+    z, y = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 0.0]]), [0, 1, 1]
+    nll = (np.log1p(np.exp(-3)) + np.log1p(np.exp(-2)) + np.log1p(np.exp(1))) / 3
+    found = repr(ll.evaluate(ll.Outputs(z, "logits", target=y)))
+    assert found.startswith(f"Evaluation(3 rows, 2 classes, logits: nll {nll:.4f}, accuracy 0.6667, ece 0.")
+    margin = repr(ll.evaluate(ll.Outputs(z, "margin", target=y)))
+    assert margin == "Evaluation(3 rows, 2 classes, margin: accuracy 0.6667)"
+    assert repr(ll.Evaluation.empty(["no", "yes"], "binary")) == "Evaluation(0 rows, binary, logits)"
 
 
 def test_rows_that_cannot_be_scored_are_named_when_there_are_no_others():
@@ -410,6 +432,9 @@ def test_states_of_another_kind_do_not_merge():
         with pytest.raises(DataError) as refused:
             ll.merge(base, other)
         assert refused.value.field == field
+        assert " here, " in str(refused.value) and " there." in str(refused.value)
+    with pytest.raises(DataError, match=r"the classes differ: 0, 1 here, 1, 0 there\."):
+        ll.merge(base, others["classes"])
 
 
 def test_a_column_of_ids_is_no_grouping_in_one_block_or_in_many(monkeypatch):

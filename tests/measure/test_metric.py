@@ -70,3 +70,10 @@ def test_on_logit_scale_at_the_ends_is_the_exact_interval_of_no_event():
     assert (top.low, top.high) == pytest.approx((1 - room, 1.0))
     assert (bottom.low, bottom.high) == pytest.approx((0.0, room))
     assert binomtest(0, 40).proportion_ci(0.95, "exact").high == pytest.approx(room)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_end_that_is_the_share_is_not_past_it_by_rounding(share):
+    for n in range(1, 3000):
+        found = wilson(share, n, n)
+        assert found.low <= share <= found.high

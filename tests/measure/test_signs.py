@@ -159,6 +159,18 @@ def test_repeated_rows_are_counted_once_each():
     assert distinct.value() == 0.25
 
 
+def test_copies_of_scores_are_told_from_copies_with_another_target():
+    z, y = np.array([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0], [2.0, 1.0], [2.0, 1.0]]), np.array([0, 0, 1, 1, 1])
+    rows, targets = signs(z, target=y).copies
+    assert sorted(zip(rows.tolist(), targets.tolist(), strict=True)) == [(2, 1), (3, 2)]
+    assert [len(part) for part in Signs.empty(2).copies] == [0, 0]
+
+
+def test_rows_that_can_not_be_scored_are_not_hashed():
+    z = np.array([[np.nan, 1.0], [np.nan, 2.0], [-np.inf, -np.inf], [1.0, 2.0]])
+    assert signs(z).hash_count.tolist() == [1]
+
+
 def test_bytes_of_another_state_are_no_signs():
     with pytest.raises(DataError, match="a Signs of schema 1 is wanted"):
         Signs.from_bytes(Signs.empty(2).distinct.to_bytes())

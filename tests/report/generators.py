@@ -73,6 +73,22 @@ def anything_clean(rng, most):
     return Outputs(scores, kind, target=target, task=task, groups=groups, weight=weight)
 
 
+def discrete_clean(rng):
+    """Calibrated outputs that take few values: logits that sum over categorical features, or leaves of a tree."""
+    task = rng.choice(["multiclass", "multilabel", "binary"])
+    rows, columns = int(np.exp(rng.uniform(np.log(300), np.log(20_000)))), int(rng.choice([3, 5]))
+    if rng.random() < 0.5:
+        features = [(rng.integers(0, c, rows), rng.normal(size=(c, columns))) for c in rng.integers(2, 9, size=4)]
+        z = sum(table[chosen] for chosen, table in features)
+    else:
+        leaves = rng.dirichlet(np.ones(columns), size=int(rng.choice([4, 16, 64])))
+        z = np.log(leaves)[rng.choice(len(leaves), rows, p=rng.dirichlet(np.ones(len(leaves))))]
+    if task == "multiclass":
+        return Outputs(z, "logits", target=draw(rng, softmax(z)))
+    z = z if task == "multilabel" else z[:, 0]
+    return Outputs(z, "logits", target=(rng.random(z.shape) < sigmoid(z)).astype(int))
+
+
 def changed(outputs, rows, value):
     scores = outputs.scores.copy()
     scores[rows] = value
@@ -133,6 +149,11 @@ def impossible_labels():
     return changed(clean, (np.arange(3), clean.target[:3]), -np.inf)
 
 
+def coarse_margin():
+    clean = binary()
+    return replace(clean, scores=clean.scores * 1e-4, kind="margin")
+
+
 def class_bias():
     clean = multiclass()
     return replace(clean, scores=clean.scores + np.array([0.6, 0.0, 0.0, 0.0, -0.6]))
@@ -189,6 +210,7 @@ GENERATORS = {
     "L301": saturated_scores,
     "L302": tied_rows,
     "L303": impossible_labels,
+    "L304": coarse_margin,
     "L401": class_bias,
     "L402": constant_class,
     "L403": dead_class,

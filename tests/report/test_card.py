@@ -1,12 +1,15 @@
 import io
 import math
 import shlex
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from reports import HOSTILE, OF_EVERY_KIND, calibrated, hostile, multiclass, report
+from reports import HOSTILE, OF_EVERY_KIND, calibrated, classified, hostile, multiclass, report
 from rich.cells import cell_len
 from rich.console import Console
 
+from lastlayer import Outputs
 from lastlayer.measure import Metric
 from lastlayer.measure.read import METRICS, BinRow
 from lastlayer.report import card, wording
@@ -131,3 +134,61 @@ def test_a_number_keeps_its_unit_and_its_name_when_a_line_is_broken():
 def test_every_metric_has_a_name():
     assert set(wording.NAMES) == set(METRICS)
     assert set(wording.HEADLINE) | set(card.LEFT_OUT) <= set(METRICS)
+
+
+def grouped(values, **given):
+    logits, target = classified(rows=len(values))
+    return multiclass_of(logits, target, groups={"site": np.asarray(values)}, **given)
+
+
+def multiclass_of(logits, target, **given):
+    return Outputs(logits, "logits", target=target, source="scores.npz", **given)
+
+
+def rows_of_groups(text):
+    return [line.rstrip() for line in text.splitlines() if line.startswith("site = ")]
+
+
+def test_the_groups_furthest_from_the_truth_are_shown():
+    logits, target = classified(rows=1600, sharpness=1.0)
+    site = np.arange(1600) % 8
+    logits *= (1 + site)[:, None]  # the higher the number, the more over-confident
+    shown = report(multiclass_of(logits, target, groups={"site": site}))
+    text = printed(shown)
+    assert "group (6 of 8)" in text and text.index("group (6") < text.index("fix: ")
+    lines = rows_of_groups(text)
+    z = logits - logits.max(1, keepdims=True)
+    confidence = 1 / np.exp(z).sum(1)
+    right = logits.argmax(1) == target
+    gaps = {k: (confidence - right)[site == k].mean() for k in range(8)}
+    order = sorted(gaps, key=lambda k: -abs(gaps[k]))[:6]
+    assert [line.split()[2] for line in lines] == [str(k) for k in order]
+    for k, line in zip(order, lines, strict=True):
+        _, _, _, n, accuracy, _, difference, _, low, to, high, _ = line.split()
+        assert n == "200" and float(accuracy) == pytest.approx(100 * right[site == k].mean(), abs=0.01)
+        assert float(difference) == pytest.approx(100 * gaps[k], abs=0.01)
+        assert float(low.replace("−", "-")) < float(difference) < float(high) and to == "to"
+
+
+def test_few_groups_are_all_shown_and_none_are_no_table():
+    text = printed(report(grouped(["a", "b"] * 500)))
+    assert len(rows_of_groups(text)) == 2 and "group (" not in text
+    assert "conf. − acc." not in printed(report(multiclass()))
+
+
+def test_the_groups_of_a_margin_have_no_difference():
+    outputs = replace(grouped(["a", "b"] * 500), kind="margin")
+    lines = rows_of_groups(printed(report(outputs)))
+    assert [line.split()[2:4] for line in lines] == [["a", "500"], ["b", "500"]]
+    assert all(line.endswith("–") for line in lines)
+
+
+def test_a_long_group_is_cut_where_its_numbers_need_the_room():
+    lines = rows_of_groups(printed(report(grouped(["long " * 30, "short"] * 500))))
+    assert all(cell_len(line) <= 80 and "500" in line and " to " in line for line in lines)
+    assert any("…" in line for line in lines)
+
+
+def test_a_verdict_allows_for_notes():
+    few = printed(report(multiclass_of(*classified(rows=60, sharpness=1.0))))
+    assert "NOTE" in few and few.rstrip().endswith("Nothing that must be fixed before these scores are used.")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from reports import HOSTILE, OF_EVERY_KIND, calibrated, classified, hostile, many_classes, margin, multiclass, report
 
-from lastlayer import Outputs
+from lastlayer import Outputs, check
+from lastlayer._check import DataError
 from lastlayer.measure import evaluate
 from lastlayer.report import Report, page, wording
 
@@ -310,3 +311,35 @@ def test_the_script_moves_the_points_and_sorts_the_tables(tmp_path):
     largest = max(shown.evaluation.per_class(), key=lambda row: row.bias)
     assert rows[0][0] == largest.name
     assert "hidden" not in dom.of("div", **{"class": "slider"})[0]
+
+
+def test_a_page_replaces_older_pages_alone(tmp_path):
+    shown, path = report(multiclass()), tmp_path / "page.html"
+    assert shown.to_html(path) == path == shown.to_html(path)
+    for content in (b"", b"PK\x03\x04", b"<!doctype html>\n<title>mine</title>", page.MARK.encode(), b"\xff" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"page.html: exists already, and is not a page of ours.*force=True"):
+            shown.to_html(path)
+        assert path.read_bytes() == content
+        assert shown.to_html(path, force=True).read_text().startswith(page.DOCTYPE)
+    link = tmp_path / "link.html"
+    link.symlink_to(path)
+    shown.to_html(link)
+    with pytest.raises(DataError, match="is a directory"):
+        shown.to_html(tmp_path)
+
+
+def test_every_page_is_known_as_ours(html, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(html)
+    page.refuse_to_replace(path)
+
+
+def test_findings_name_the_rows_in_every_form():
+    named, bare = check(multiclass(source="a b.npz")), check(multiclass(source=None))
+    for shown, words in ((named, "lastlayer fit 'a b.npz' -o"), (bare, "lastlayer fit FILE -o")):
+        fix = shown.findings[0].fix
+        assert fix.startswith(words)
+        assert json.loads(shown.to_json())["findings"][0]["fix"] == fix
+        assert [e["text"] for e in Page(page.render(shown)).of("code")].count(fix) == 1
+        assert fix in " ".join(repr(shown).split())

@@ -6,7 +6,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from lastlayer._check import DataError
+from lastlayer._array import as_array
+from lastlayer._check import DataError, shape
+from lastlayer.outputs import wanted
 
 SCHEMA_VERSION = 1
 
@@ -60,7 +62,7 @@ class Trial:
 class Calibrator:
     """Calling it maps logits to logits. ``classes`` are those it was fitted with, in their order; None fits any.
 
-    A method is a subclass with a ``method`` name, its parameters as fields, ``__call__``, and ``solve``, which fits it
+    A method is a subclass with a ``method`` name, its parameters as fields, ``map``, and ``solve``, which fits it
     to `calibrate.rows.Rows`; and one row in `calibrate.registry.METHODS`.
     """
 
@@ -76,9 +78,24 @@ class Calibrator:
         """Fit to `calibrate.rows.Rows`, with a certificate."""
         raise NotImplementedError
 
-    def __call__(self, logits: Any) -> Any:
-        """Calibrated logits, in the library, shape and dtype that ``logits`` came in."""
+    def map(self, logits: Any) -> Any:
+        """What calling it does, for logits that fit."""
         raise NotImplementedError
+
+    def __call__(self, logits: Any) -> Any:
+        """Calibrated logits, in the library, shape and dtype that ``logits`` came in.
+
+        After a fit to several exclusive classes, logits with another number of them are refused.
+        """
+        if self.classes is not None and self.fitted_on is not None and self.fitted_on.task == "multiclass":
+            logits = as_array(logits)
+            if logits.shape[-1:] != (len(self.classes),):
+                found = f"{logits.shape[-1]}" if logits.ndim else "no axis of classes"
+                raise ValueError(
+                    f"{self.method} was fitted on {len(self.classes)} classes ({_listed(self.classes)}); these logits "
+                    f"{shape(logits)} have {found}."
+                )
+        return self.map(logits)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -87,6 +104,7 @@ class Calibrator:
 
     def apply(self, outputs):
         """These `Outputs` with calibrated logits; classes or a task other than those of the fit are refused."""
+        outputs = wanted(f"{self.method}.apply", outputs)
         if self.classes is not None and outputs.classes != self.classes:
             raise DataError(
                 f"the calibrator was fitted with classes {_listed(self.classes)}; these outputs have "

@@ -9,6 +9,7 @@ from lastlayer._check import DataError, one_of
 from lastlayer.calibrate.calibrator import Calibrator, FittedOn, Trial
 from lastlayer.calibrate.registry import METHODS
 from lastlayer.calibrate.rows import ROWS_AT_LEAST, Rows
+from lastlayer.outputs import wanted
 from lastlayer.state import WeightedSum
 
 SIGNIFICANT = 1.6448536269514722  # one-sided 5 %
@@ -32,6 +33,7 @@ def fit(outputs, method="auto", *, folds=5, seed=0) -> Calibrator:
     >>> round(fit(Outputs(2.5 * z, "logits", target=y)).temperature, 2)
     2.46
     """
+    outputs = wanted("calibrate.fit", outputs)
     one_of("calibrate.fit", "method", method, ("auto", *METHODS))
     if not (isinstance(folds, int) and folds >= 2):
         raise ValueError(f"calibrate.fit: folds is an integer of at least 2, not {folds!r}.")

@@ -16,7 +16,7 @@ import numpy as np
 from lastlayer._array import floating, restore
 from lastlayer._check import DataError, positive
 from lastlayer.calibrate.calibrator import Calibrator, Certificate
-from lastlayer.kernels.pool import over_ranges
+from lastlayer.parallel import over_ranges
 from lastlayer.state import State
 
 BETA = (1e-4, 1e4)  # the temperatures looked at, upside down
@@ -45,7 +45,7 @@ class Temperature(Calibrator):
     def __post_init__(self):
         positive("Temperature", "temperature", self.temperature)
 
-    def __call__(self, logits):
+    def map(self, logits):
         z: Any = floating(logits)
         return restore(z / self.temperature, logits)
 

@@ -10,7 +10,7 @@ import click
 
 from lastlayer import __version__
 from lastlayer._check import DataError, MissingExtra
-from lastlayer.cli._common import Exit, complain, examples_first
+from lastlayer.cli._common import Exit, complain, examples_first, in_flags
 
 # With the first sentence of each, so that `lastlayer --help` imports none of them; a test holds the two together.
 COMMANDS = {
@@ -35,7 +35,9 @@ class Commands(click.Group):
         return getattr(importlib.import_module(f"lastlayer.cli.{cmd_name}"), cmd_name) if cmd_name in COMMANDS else None
 
     def parse_args(self, ctx, args):
-        if args and args[0] not in COMMANDS and _names_a_file(args[0]):
+        if not args:
+            args = ["--help"]
+        elif args[0] not in COMMANDS and _names_a_file(args[0]):
             args = ["check", *args]
         return super().parse_args(ctx, args)
 
@@ -75,7 +77,7 @@ class Commands(click.Group):
             complain(error.format_message(), error.ctx)
             code = Exit.USAGE
         except DataError as error:
-            complain(error)
+            complain(in_flags(error))
             code = Exit.DATA
         except MissingExtra as error:
             complain(error)

@@ -4,12 +4,15 @@ import enum
 import functools
 import json
 import os
+import re
 import shlex
 import sys
 import threading
 from contextlib import contextmanager
 
 import click
+
+from lastlayer._check import DataError
 
 SCHEMA_VERSION = 1
 _SLOW = 1.0  # seconds after which a terminal is shown a progress bar
@@ -57,17 +60,35 @@ def examples_first(examples, formatter):
             formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
+class Kind(click.Choice):
+    """One of the kinds of scores, with a hint for another word of the same meaning."""
+
+    def __init__(self):
+        from lastlayer.outputs import KINDS
+
+        super().__init__(KINDS)
+
+    def convert(self, value, param, ctx):
+        from lastlayer.io import KIND_WORDS
+
+        if value in KIND_WORDS:
+            self.fail(f"no kind {value!r}. Did you mean {KIND_WORDS[value]}?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def data_options(function):
     """Options that say how a file is read, gathered in one dictionary ``how`` for `lastlayer.load`."""
-    from lastlayer.outputs import KINDS, TASKS
+    from lastlayer.io import FORMATS
+    from lastlayer.outputs import TASKS
 
     options = (
-        click.option("--kind", type=click.Choice(KINDS), help="What the scores are, where their name does not say it."),
+        click.option("--kind", type=Kind(), help="What the scores are, where their name does not say it."),
         click.option("--split", metavar="NAME", help="Read NAME_logits, NAME_target (or NAME_labels)."),
         click.option("--scores-key", metavar="NAME", help="The array or column (or start of columns) of the scores."),
         click.option("--target-key", metavar="NAME", help="The array or column of the target."),
         click.option("--target-file", metavar="FILE", help="A file that holds the target."),
         click.option("--task", type=click.Choice(TASKS), help="Where the shapes do not say it."),
+        click.option("--format", type=click.Choice(FORMATS), help="Of the file, where its suffix does not say it."),
     )
 
     @functools.wraps(function)
@@ -78,7 +99,7 @@ def data_options(function):
     return functools.reduce(lambda f, option: option(f), reversed(options), gathered)
 
 
-_HOW = ("kind", "split", "scores_key", "target_key", "target_file", "task")
+_HOW = ("kind", "split", "scores_key", "target_key", "target_file", "task", "format")
 
 
 def how_again(how):
@@ -110,6 +131,13 @@ def complain(error, ctx=None):
     if ctx is not None:
         text += f" (help: {ctx.command_path} --help)"
     click.echo(f"{_styled('error:', fg='red', bold=True)} {text}", err=True)
+
+
+def in_flags(error):
+    """The complaint about data as a command line says it: flags in the place of keyword arguments."""
+    fix = error.fix and re.sub(r" \(in Python: [^()]*\)", "", error.fix)
+    fix = fix and re.sub(r"\((\w+)='([\w.-]+)'\)", lambda m: f"(--{m[1].replace('_', '-')} {m[2]})", fix)
+    return DataError(error.message, file=error.file, field=error.field, rows=error.rows, fix=fix)
 
 
 def say(message):

@@ -1,6 +1,7 @@
 """Files to outputs, states and one report: shards are evaluated one by one and merged."""
 
 import io
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from lastlayer.io import load
 from lastlayer.measure import Evaluation, evaluate
 from lastlayer.report import Report
 
+OF_STATES = "DATA"  # how a fix names the rows of states, which do not hold them any more
 _STATE_NAME = slice(30, 39)  # of a zip archive: the name of its first member, which in a state is "state.npy"
+_WRITES_ONE = "`lastlayer check FILE --state STATE` writes one."
 
 
 def calibrator_from(file):
@@ -35,14 +38,15 @@ def report_of(files, how, calibrator_file=None, convention=None):
     """One `Report` of all files, each data or a state."""
     calibrator = calibrator_from(calibrator_file)
     after = before = None
+    states = [holds_state(file) for file in files]
     with progress("evaluating", total=len(files) if len(files) > 1 else None) as advance:
-        for file in files:
-            one, other = _evaluated(file, how, calibrator, convention)
+        for file, is_state in zip(files, states, strict=True):
+            one, other = _evaluated(file, is_state, how, calibrator, convention)
             after, before = _merged(after, one, file), _merged(before, other, file)
             advance()
     assert after is not None  # FILE... is at least one
     words = None if calibrator is None else str(calibrator)
-    return Report(after, sources(files), before, words, on_command_line(files, how))
+    return Report(after, sources(files), before, words, OF_STATES if any(states) else on_command_line(files, how))
 
 
 def state_of(files):
@@ -72,21 +76,19 @@ def page_name(files):
     return f"{first[:shared].rstrip('-_ ') or stems[0]}.report.html"
 
 
-def write_page(report, path, files):
-    """The page of a report at ``path``, or at its own name here; returns where."""
+def write_page(report, path, files, force, otherwise):
+    """The page of a report at ``path``, or at its own name here, where ``otherwise`` mends a refusal; returns where."""
     if path is not None:
-        return report.to_html(path)
+        return report.to_html(path, force=force)
     try:
-        return report.to_html(page_name(files))
+        return report.to_html(page_name(files), force=force)
     except DataError as error:
-        raise DataError(
-            error.message, file=error.file, fix="name another place with --html PATH, or leave it out: --no-html."
-        ) from error
+        raise DataError(error.message, file=error.file, fix=otherwise) from error
 
 
-def _evaluated(file, how, calibrator, convention):
+def _evaluated(file, is_state, how, calibrator, convention):
     """Evaluations with the calibrator and, where there is one, without."""
-    if holds_state(file):
+    if is_state:
         if calibrator is not None or convention is not None:
             what = "--calibrator" if calibrator is not None else "--convention"
             raise DataError(
@@ -112,6 +114,8 @@ def _merged(total, part, file):
 def holds_state(file):
     """Whether a file, or standard input, begins as a state does."""
     try:
+        if file != "-" and not os.path.isfile(file):  # a pipe can be read once
+            return False
         if file == "-":
             stdin = sys.stdin.buffer
             start = stdin.peek(_STATE_NAME.stop) if isinstance(stdin, io.BufferedReader) else b""
@@ -120,7 +124,11 @@ def holds_state(file):
                 start = opened.read(_STATE_NAME.stop)
     except OSError:  # reading it as data says what is wrong
         return False
-    return start[_STATE_NAME] == b"state.npy"
+    return _begins_a_state(start)
+
+
+def _begins_a_state(data):
+    return data[_STATE_NAME] == b"state.npy"
 
 
 def _read_state(file):
@@ -130,9 +138,11 @@ def _read_state(file):
         raise DataError(
             f"cannot be read: {error.strerror}.",
             file=shown(file),
-            fix="`lastlayer check DATA --state FILE` writes one.",
+            fix=_WRITES_ONE,
         ) from None
+    if not _begins_a_state(data):
+        raise DataError("is not a state.", file=sources([file]), fix=_WRITES_ONE)
     try:
         return Evaluation.from_bytes(data)
     except DataError as error:
-        raise error.within(sources([file])) from None
+        raise DataError(error.message, file=sources([file]), fix=error.fix or _WRITES_ONE) from None

@@ -16,7 +16,7 @@ from lastlayer.cli._common import (
     suggest,
     usage,
 )
-from lastlayer.cli._reading import on_command_line, report_of, write_page
+from lastlayer.cli._reading import report_of, write_page
 from lastlayer.io import atomic_writer
 from lastlayer.measure.read import METRICS
 from lastlayer.report.finding import SEVERITIES
@@ -28,6 +28,7 @@ lastlayer check shard-*.npz --state all.state.npz   one report, and its state
 lastlayer check test.npz --json --fail-on error --max ece=0.05
 lastlayer check scores.npy --kind logits --target-file labels.npy
 """
+_OTHERWISE = "name another place with --html PATH, leave it out with --no-html, or replace the file with --force."
 
 
 class Limit(click.ParamType):
@@ -73,17 +74,18 @@ def check(files, how, calibrator, convention, state, html, no_html, fail_on, lim
         raise usage("--html and --no-html contradict each other.")
     report = report_of(files, how, calibrator, convention)
     _known(limits, report.metrics)
+    # The page first: it replaces itself, so that a call whose state was refused can be repeated.
+    page = None if no_html or (as_json and html is None) else write_page(report, html, files, force, _OTHERWISE)
     if state is not None:
         with atomic_writer(state, force=force) as file:
             file.write(report.evaluation.to_bytes())
-    page = None if no_html or (as_json and html is None) else write_page(report, html, files)
     if as_json:
         click.echo(report.to_json())
     elif state != "-":
         show(report)
     if page is not None:
         say(f"report: {page}")
-    _suggest(report, files, how, calibrator)
+    _suggest(report, files, calibrator)
     failed = _exceeded(limits, report.metrics) + _found(report.findings, fail_on)
     for reason in failed:
         click.echo(reason, err=True)
@@ -112,10 +114,9 @@ def _found(findings, fail_on):
     return [f"--fail-on {fail_on}: {', '.join(f'{f.code} {f.title}' for f in bad)}"] if bad else []
 
 
-def _suggest(report, files, how, calibrator):
-    data = on_command_line(files, how)
+def _suggest(report, files, calibrator):
     if report.findings:
         suggest(f"lastlayer explain {report.findings[0].code}")
     elif len(files) == 1:
         applied = "" if calibrator is None else f" --calibrator {shlex.quote(calibrator)}"
-        suggest(f"lastlayer decide {data}{applied} --cost wrong=10,review=1")
+        suggest(f"lastlayer decide {report.data}{applied} --cost wrong=10,review=1")

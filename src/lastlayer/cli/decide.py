@@ -30,6 +30,7 @@ lastlayer decide test.npz --calibrator c.json --cost costs.csv -o out.csv
 lastlayer decide test.npz --calibrator c.json --risk .02 --held-out new.npz
 lastlayer decide test.npz --calibrator c.json --coverage .9 --held-out new.npz
 """
+_HELD_OUT = {"--risk": "labelled ones: --held-out FILE", "--coverage": "labelled or not: --held-out FILE"}
 _FORMS = ("csv", "jsonl", "parquet")
 
 
@@ -42,11 +43,20 @@ class Share(click.ParamType):
         try:
             share = float(value)
         except ValueError:
-            self.fail(f"{value!r} is not a number.", param, ctx)
+            self.fail(f"{value!r} is not a number.{_of_percent(value)}", param, ctx)
         if not 0 < share < 1:
             percent = f" Write {share / 100:g} for {share:g} %." if 1 < share < 100 else ""
             self.fail(f"{value} is not between 0 and 1, both excluded.{percent}", param, ctx)
         return share
+
+
+def _of_percent(text):
+    """What to write for ``5%`` or ``5 %``."""
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        return ""
+    return f" Write {percent / 100:g}." if 0 < percent < 100 else ""
 
 
 @command("decide", _EXAMPLES)
@@ -69,6 +79,14 @@ def decide(
     --cost weighs the expected cost of an error against that of a review. --coverage and --risk find a threshold on
     held-out rows, and promise their share for rows like these. Probabilities must be true for costs to be: give the
     calibrator that `lastlayer fit` wrote.
+
+    The CSV file of --cost has the true class in the first column, the chosen class in the header, and if you like a
+    column `review`, what a review costs:
+
+    \b
+        ,cat,dog,review
+        cat,0,5,1
+        dog,20,0,1
     """
     goals = {"--cost": cost, "--coverage": coverage, "--risk": risk}
     _one_goal(goals, held_out, held_out_split)
@@ -105,7 +123,7 @@ def _one_goal(goals, held_out, held_out_split):
     if len(given) != 1:
         raise usage(f"give one of --cost, --coverage and --risk{', not ' + ' and '.join(given) if given else ''}.")
     if given != ["--cost"] and held_out is None:
-        raise usage(f"{given[0]} is a guarantee: it needs rows that nothing was fitted on, --held-out LABELLED.")
+        raise usage(f"{given[0]} is a guarantee: it needs rows that nothing was fitted on, {_HELD_OUT[given[0]]}.")
     if given == ["--cost"] and (held_out or held_out_split):
         raise usage("--cost rests on the costs alone; --held-out is for --coverage and --risk.")
 

@@ -24,14 +24,20 @@ def explain(code, as_json, quiet):
     if code is None:
         _list(as_json)
         return
-    code = code.upper()
-    if code not in CODES:
-        near = difflib.get_close_matches(code, CODES, n=1)
-        raise usage(f"no code {code!r}. {f'Did you mean {near[0]}?' if near else '`lastlayer explain` lists them.'}")
+    code = _code(code)
     if as_json:
         emit({"code": code, "title": CODES[code].title, "page": page_of(code)})
     else:
         click.echo(page_of(code), nl=False)
+
+
+def _code(word):
+    """The code that is meant, by itself or by the title of its finding."""
+    names = {c.code.lower(): c.code for c in CODES.values()} | {c.title: c.code for c in CODES.values()}
+    if word.lower() in names:
+        return names[word.lower()]
+    near = difflib.get_close_matches(word.lower(), names, n=1)
+    raise usage(f"no code {word!r}. {f'Did you mean {names[near[0]]}?' if near else '`lastlayer explain` lists them.'}")
 
 
 def _list(as_json):

@@ -5,7 +5,7 @@ import shlex
 import click
 
 from lastlayer.cli._common import command, force_option, say, show, suggest, usage
-from lastlayer.cli._reading import sources, state_of
+from lastlayer.cli._reading import OF_STATES, sources, state_of
 from lastlayer.io import atomic_writer
 from lastlayer.report import Report
 
@@ -29,11 +29,11 @@ def merge(files, output, html, force, as_json, quiet):
     """
     if output == "-" and as_json:
         raise usage("-o - and --json both want standard output.")
-    report = Report(state_of(files), sources(files))
+    report = Report(state_of(files), sources(files), data=OF_STATES)
+    page = None if html is None else report.to_html(html, force=force)
     if output is not None:
         with atomic_writer(output, force=force) as file:
             file.write(report.evaluation.to_bytes())
-    page = None if html is None else report.to_html(html)
     if as_json:
         click.echo(report.to_json())
     elif output != "-":

@@ -9,7 +9,7 @@ from lastlayer._check import DataError
 from lastlayer._row import prepare
 from lastlayer._typing import Array, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.outputs import Outputs
+from lastlayer.outputs import Outputs, wanted
 from lastlayer.transform import log_odds
 
 _BLOCK = 1 << 20  # entries of float64 logits held at a time, so that a large file is decided in a small space
@@ -45,6 +45,7 @@ def choose(outputs: Outputs) -> Choice:
     >>> choose(Outputs([0.5, -2.0, np.nan], "logits"))
     Choice(index=array([ 1,  0, -1]), log_odds=array([0.5, 2. , nan]))
     """
+    outputs = wanted("choose", outputs)
     index, confidence = np.empty(len(outputs), np.int64), np.empty(len(outputs))
     for rows, logits in blocks(outputs):
         index[rows] = argmax(logits)

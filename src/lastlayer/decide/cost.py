@@ -14,7 +14,7 @@ from lastlayer._check import DataError, one_of, positive, shape
 from lastlayer.decide.choice import Choice, blocks, choose, log_odds_of
 from lastlayer.decide.decisions import Decisions
 from lastlayer.decide.policy import Policy
-from lastlayer.outputs import Outputs
+from lastlayer.outputs import Outputs, brief
 from lastlayer.transform import sigmoid, softmax
 
 
@@ -47,7 +47,7 @@ class Cost(Policy, name="cost"):
             return -math.inf
         return math.log((self.wrong - self.review) / self.review) if self.review > 0 else math.inf
 
-    def __call__(self, outputs: Outputs) -> Decisions:
+    def decide(self, outputs: Outputs) -> Decisions:
         choice = choose(outputs)
         accept = choice.log_odds >= self.log_odds
         expected = np.where(accept, self.wrong * sigmoid(-choice.log_odds), float(self.review))
@@ -104,7 +104,7 @@ class CostMatrix(Policy, name="cost_matrix"):
         review = "" if self.review is None else f", review={self.review.tolist()}"
         return f"CostMatrix({len(self.costs)} classes{review})"
 
-    def __call__(self, outputs: Outputs) -> Decisions:
+    def decide(self, outputs: Outputs) -> Decisions:
         self._check_classes(outputs)
         index, log_odds = np.empty(len(outputs), np.int64), np.empty(len(outputs))
         least, review = np.empty(len(outputs)), np.full(len(outputs), np.inf)
@@ -132,9 +132,9 @@ class CostMatrix(Policy, name="cost_matrix"):
     def _check_classes(self, outputs):
         names = tuple(outputs.classes)
         if len(names) != len(self.costs) or (self.classes is not None and names != self.classes):
-            mine = f"{len(self.costs)} classes" if self.classes is None else _brief(self.classes)
+            mine = f"{len(self.costs)} classes" if self.classes is None else brief(self.classes)
             raise DataError(
-                f"the cost matrix is for {mine}, these outputs have {_brief(names)}.",
+                f"the cost matrix is for {mine}, these outputs have {brief(names)}.",
                 file=outputs.source,
                 field="classes",
                 fix="give costs for these classes in their order; read_costs(path, outputs.classes) sorts by name.",
@@ -212,7 +212,7 @@ def _check_names(names, wanted, what, path):
     for problem, culprits in (("no", missing), ("an unknown", unknown), ("more than one", twice)):
         if culprits:
             raise DataError(
-                f"there is {problem} {what} {culprits[0]!r}; the classes are {_brief(wanted)}.",
+                f"there is {problem} {what} {culprits[0]!r}; the classes are {brief(wanted)}.",
                 file=path,
                 field="classes",
                 fix="give each class of the scores one row and one column, spelled as there.",
@@ -247,8 +247,3 @@ def _numbers(parameter, values):
         )
     array.flags.writeable = False
     return array
-
-
-def _brief(names):
-    text = ", ".join(names)
-    return text if len(text) <= 60 else f"{text[:57]}..."

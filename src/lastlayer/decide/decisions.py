@@ -61,7 +61,7 @@ class Decisions:
     weight: np.ndarray | None
 
     @classmethod
-    def of(cls, outputs, policy, accept, choice, expected_cost=None) -> "Decisions":
+    def of(cls, outputs: Outputs, policy, accept, choice, expected_cost=None) -> "Decisions":
         """The decisions of ``policy`` for the rows of ``outputs``; ids default to row numbers."""
         return cls(
             ids=np.arange(len(outputs)) if outputs.ids is None else _plain(outputs.ids),
@@ -71,7 +71,7 @@ class Decisions:
             log_odds=choice.log_odds,
             expected_cost=expected_cost,
             policy=policy,
-            target=outputs.target if true_classes(outputs) else None,
+            target=outputs.true_target,
             weight=outputs.weight,
         )
 
@@ -180,11 +180,6 @@ class Decisions:
         for start in range(0, len(self), _BLOCK):
             block = slice(start, start + _BLOCK)
             yield from zip(*(_known(column[block]) for column in columns), strict=True)
-
-
-def true_classes(outputs: Outputs) -> bool:
-    """Whether the target says one class per row; a distribution does not say who was right."""
-    return outputs.target is not None and outputs.target.dtype.kind != "f"
 
 
 def _known(column):

@@ -9,7 +9,7 @@ import numpy as np
 
 from lastlayer._check import DataError
 from lastlayer.decide.decisions import Decisions
-from lastlayer.outputs import Outputs
+from lastlayer.outputs import Outputs, wanted
 
 SCHEMA_VERSION = 1
 _WORDS = {"Infinity": math.inf, "-Infinity": -math.inf}  # JSON has no numbers for them
@@ -31,6 +31,10 @@ class Policy:
         Policy._named[name] = cls
 
     def __call__(self, outputs: Outputs) -> Decisions:
+        return self.decide(wanted(type(self).__name__, outputs))
+
+    def decide(self, outputs: Outputs) -> Decisions:
+        """What calling it does."""
         raise NotImplementedError
 
     def realised_cost(self, index, target) -> tuple[Any, Any]:

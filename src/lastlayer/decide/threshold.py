@@ -10,9 +10,9 @@ import numpy as np
 from lastlayer._check import DataError
 from lastlayer.decide.bound import clopper_pearson, fraction
 from lastlayer.decide.choice import choose
-from lastlayer.decide.decisions import Decisions, true_classes
+from lastlayer.decide.decisions import Decisions
 from lastlayer.decide.policy import Policy
-from lastlayer.outputs import Outputs
+from lastlayer.outputs import Outputs, wanted
 from lastlayer.state import cell_edges
 
 # The share of held-out rows that the first tested threshold accepts. Where it is small, one wrong row may end the
@@ -36,7 +36,7 @@ class Threshold(Policy, name="threshold"):
         if math.isnan(self.log_odds):
             raise ValueError(f"{type(self).__name__}: log_odds is a number, not nan.")
 
-    def __call__(self, outputs: Outputs) -> Decisions:
+    def decide(self, outputs: Outputs) -> Decisions:
         choice = choose(outputs)
         return Decisions.of(outputs, self, choice.log_odds >= self.log_odds, choice)
 
@@ -68,7 +68,7 @@ class Coverage(Threshold, name="coverage"):
         """
         fraction("Coverage.fit", "coverage", coverage)
         fraction("Coverage.fit", "confidence", confidence)
-        log_odds = choose(_counted(outputs)).log_odds
+        log_odds = choose(_counted(wanted("Coverage.fit", outputs))).log_odds
         usable = np.sort(log_odds[~np.isnan(log_odds)])[::-1]
 
         def sure(accepted):
@@ -123,14 +123,8 @@ class Risk(Threshold, name="risk"):
         """
         fraction("Risk.fit", "risk", risk)
         fraction("Risk.fit", "confidence", confidence)
-        counted = _counted(outputs.labelled)
-        if not true_classes(counted):
-            raise DataError(
-                "the target is a distribution; a risk counts rows that are right or wrong.",
-                file=outputs.source,
-                field="target",
-                fix="give class indices, for instance target.argmax(-1) if that is the truth.",
-            )
+        labelled = wanted("Risk.fit", outputs).labelled
+        counted = _counted(labelled).hard("a risk counts rows that are right or wrong")
         steps = _Steps.of(counted, confidence)
         last = steps.reached(risk, confidence)
         if last is None:

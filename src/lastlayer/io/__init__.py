@@ -13,11 +13,11 @@ from pathlib import Path
 
 from lastlayer._check import DataError, one_of
 from lastlayer.io import objects
-from lastlayer.io._fields import Wanted, assemble, target_of
+from lastlayer.io._fields import KIND_WORDS, Wanted, assemble, target_of
 from lastlayer.io.atomic import atomic_writer
 from lastlayer.outputs import KINDS, TASKS
 
-__all__ = ["atomic_writer", "load", "save"]
+__all__ = ["FORMATS", "KIND_WORDS", "atomic_writer", "load", "save"]
 
 _MODULES = {
     "npz": "npz",
@@ -31,6 +31,7 @@ _MODULES = {
     "safetensors": "safetensors",
     "parquet": "parquet",
 }
+FORMATS = tuple(_MODULES)
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".ckpt")
 _MAGIC = {b"PK\x03\x04": "npz", b"\x93NUMPY": "npy", b"PAR1": "parquet"}
 
@@ -53,6 +54,8 @@ def load(
         logits | logp | probs | margin, target, classes, group_<name>, weight, id      arrays, list columns
         logit_<class> | logp_<class> | p_<class> | margin_<class>, target, ...         tables, one column per class
 
+    ``logits_<class>`` and ``probs_<class>`` are read as well, and a column ``group`` or ``groups`` is the grouping of
+    that name, beside those that ``group_<name>`` hold.
     ``kind`` is implied by such a name alone; elsewhere it must be said, and is never guessed from values. What is said
     wins over the name.
     ``split="val"`` reads ``val_logits``, ``val_target`` (or ``val_labels``). ``scores_key`` and ``target_key`` name
@@ -67,10 +70,13 @@ def load(
     >>> ll.load({"logits": [[2.0, 0.5], [0.1, 1.0]], "target": [0, 1], "classes": ["cat", "dog"]})
     Outputs(2 rows, 2 classes, logits float64, labelled)
     """
+    if kind in KIND_WORDS:
+        allowed = ", ".join(map(repr, KINDS))
+        raise ValueError(f"load: kind is one of {allowed}, not {kind!r}. Did you mean {KIND_WORDS[kind]!r}?")
     for parameter, value, allowed in (
         ("kind", kind, KINDS),
         ("task", task, TASKS),
-        ("format", format, tuple(_MODULES)),
+        ("format", format, FORMATS),
     ):
         if value is not None:
             one_of("load", parameter, value, allowed)
@@ -103,7 +109,7 @@ def save(outputs, path, *, force=True, format=None):
     ('cat', 'dog')
     """
     if format is not None:
-        one_of("save", "format", format, tuple(_MODULES))
+        one_of("save", "format", format, FORMATS)
     form = format or ("jsonl" if str(path) == "-" else _format(Path(path)))
     module = _module(form)
     with atomic_writer(path, force=force) as file:
@@ -170,7 +176,7 @@ def _format(path):
     raise DataError(
         f"no format by the suffix {path.suffix!r}.",
         file=path,
-        fix=f'use one of .{", .".join(_MODULES)}, or say which it is (in Python: format="csv").',
+        fix=f'use one of .{", .".join(_MODULES)}, or say which it is with --format csv (in Python: format="csv").',
     )
 
 

@@ -1,9 +1,9 @@
 """The one place that knows what the columns of a file are called and how they become `Outputs`.
 
 Arrays: ``logits|logp|probs|margin, target (or labels, label), classes, group_<name>, weight, id, task``. Tables may
-hold one column per class instead: ``logit_<class> | logp_<class> | p_<class> | margin_<class>``, and
-``target_<class>`` for several labels per row. With ``split`` every name but ``classes`` and ``task`` is preceded by
-``<split>_``.
+hold one column per class instead: ``logit_<class> | logp_<class> | p_<class> | margin_<class>`` (``logits_<class>`` and
+``probs_<class>`` are read too), and ``target_<class>`` for several labels per row. ``group`` and ``groups`` alone are
+groupings of that name. With ``split`` every name but ``classes`` and ``task`` is preceded by ``<split>_``.
 """
 
 from collections import Counter
@@ -18,6 +18,13 @@ from lastlayer.io._target import class_pair, look_up, refuse_missing
 from lastlayer.outputs import KINDS, TASKS, Kind, Outputs, Task
 
 PREFIX: dict[Kind, str] = {"logits": "logit_", "logp": "logp_", "probs": "p_", "margin": "margin_"}
+# Other words that people have for a kind; they are answered with ours, never taken for it.
+KIND_WORDS: dict[str, Kind] = {
+    **dict.fromkeys(("prob", "proba", "probability", "probabilities", "softmax", "sigmoid"), "probs"),
+    **dict.fromkeys(("logprobs", "log_probs", "log-probs", "logprob", "log_prob", "log_softmax"), "logp"),
+    **dict.fromkeys(("logit",), "logits"),
+}
+GROUPS = ("group", "groups")
 TARGETS = ("target", "labels", "label")
 BARE = "scores"
 # A text array is as wide as its longest text: one long text among many rows may not cost memory the file never held.
@@ -103,8 +110,8 @@ def assemble(source, wanted):
     if clash:
         raise DataError("named as scores and as target.", field=clash[0], fix="name the target with --target-key.")
     weight, ids = ([name for name in [wanted.name(field)] if name in source.names] for field in ("weight", "id"))
-    groups = [name for name in source.names if name.startswith(wanted.name("group_"))]
-    columns = source.read([*scores.columns, *weight], [*target, *ids, *groups])
+    groups = _find_groups(source, wanted)
+    columns = source.read([*scores.columns, *weight], [*target, *ids, *groups.values()])
 
     task = wanted.task or source.declared.get("task")
     values = _score_array(columns, scores, task)
@@ -120,7 +127,7 @@ def assemble(source, wanted):
         scores.kind,
         target=labels,
         classes=classes,
-        groups={name.removeprefix(wanted.name("group_")): columns[name] for name in groups},
+        groups={name: columns[column] for name, column in groups.items()},
         weight=columns[weight[0]] if weight else None,
         ids=columns[ids[0]] if ids else None,
         task=task,
@@ -152,11 +159,7 @@ def _find_scores(source, wanted):
         if wanted.name(kind) in source.names:
             found[kind] = Scores(kind, [wanted.name(kind)], None)
     if not found:
-        for kind, prefix in PREFIX.items():
-            start = wanted.name(prefix)
-            columns = [name for name in source.names if name.startswith(start) and name != start]
-            if columns:
-                found[kind] = Scores(kind, columns, [name.removeprefix(start) for name in columns])
+        found = {kind: wide for kind in PREFIX if (wide := _wide(source, wanted, kind)) is not None}
     kind = wanted.kind or (declared if declared in found else None)
     if kind in found:
         return found[kind]
@@ -173,11 +176,51 @@ def _find_scores(source, wanted):
     return only if kind is None else only._replace(kind=kind)  # what the caller says is worth more than a name
 
 
+def _wide(source, wanted, kind):
+    """The columns of the classes, ``p_<class>`` or ``probs_<class>``; None where there are none."""
+    starts = {}
+    for prefix in dict.fromkeys((PREFIX[kind], f"{kind}_")):
+        start = wanted.name(prefix)
+        columns = [name for name in source.names if name.startswith(start) and name != start]
+        if prefix != PREFIX[kind]:
+            # `logits_val` and `logits_test` of two axes are no classes but arrays of their own.
+            columns = [name for name in columns if (o := source.outline(name)) is None or len(o[1]) == 1]
+        if columns:
+            starts[start] = columns
+    if len(starts) > 1:
+        raise DataError(
+            f"columns begin with {' and with '.join(starts)}.",
+            field=kind,
+            fix=f"choose with {' or '.join(f'--scores-key {start}' for start in starts)} (in Python: scores_key=).",
+        )
+    for start, columns in starts.items():
+        return Scores(kind, columns, [name.removeprefix(start) for name in columns])
+    return None
+
+
+def _find_groups(source, wanted):
+    """The column of each grouping, by the grouping's name."""
+    start = wanted.name("group_")
+    groups = {name.removeprefix(start): name for name in source.names if name.startswith(start)}
+    for name in GROUPS:
+        if wanted.name(name) in source.names:
+            if name in groups:
+                raise DataError(
+                    f"{groups[name]} and {wanted.name(name)} are both the grouping {name!r}.",
+                    field=groups[name],
+                    fix="give each grouping its own name.",
+                )
+            groups[name] = wanted.name(name)
+    return groups
+
+
 def _foreign_scores(source, wanted, declared):
     """The scores under a name of the user's own: an array's, or what the columns of the classes begin with."""
     key = wanted.scores_key
     named = _split_and_kind(key)
-    implied: Kind | None = named[1] if named else next((k for k, prefix in PREFIX.items() if key in (k, prefix)), None)
+    implied: Kind | None = (
+        named[1] if named else next((k for k, prefix in PREFIX.items() if key in (k, prefix, f"{k}_")), None)
+    )
     kind = wanted.kind or declared or implied
     if key in source.names:
         return Scores(kind, [key], None)
@@ -326,12 +369,16 @@ def _no_scores(source, wanted):
         )
     tables = [n for n in source.names if (o := source.outline(n)) and o[0].kind == "f" and len(o[1]) == 2]
     if len(tables) == 1:
-        return _which_kind(source, wanted, tables)
+        if wanted.kind is None and source.declared.get("kind") is None:
+            return _which_kind(source, wanted, tables)
+        flags = _flags(source, wanted, tables[0], source.outline(tables[0])[1][0])
+        return DataError(f"no scores among {_listed(source)}.", field=tables[0], fix=f"add {flags.rstrip()}.")
     return DataError(
         f"no scores among {_listed(source)}.",
         field="|".join(KINDS),
         fix="call them logits, logp, probs or margin (a column per class: logit_<class>, logp_<class>, p_<class>, "
-        "margin_<class>), or name them: --scores-key NAME --target-key NAME --kind logits|logp|probs|margin.",
+        "margin_<class>), or name them: --scores-key NAME --target-key NAME --kind logits|logp|probs|margin; NAME may "
+        "be what the columns of the classes begin with.",
     )
 
 
@@ -343,19 +390,22 @@ def _which_kind(source, wanted, columns):
         return DataError(
             f"scores are {scores.dtype} {shape(scores)}, not numbers.", field=columns[0], fix="give numbers."
         )
-    flags = ""
-    if wanted.scores_key is None:
-        flags += f"--scores-key {columns[0]} "
-        rows = len(scores)
-        labels = [n for n in source.names if (o := source.outline(n)) and o[1] == (rows,) and o[0].kind in "iubUS"]
-        if wanted.target is None and wanted.target_key is None and len(labels) == 1 and labels[0] not in TARGETS:
-            flags += f"--target-key {labels[0]} "
+    flags = _flags(source, wanted, columns[0], len(scores)) if wanted.scores_key is None else ""
     return DataError(
         f"nothing says what these scores are: {_spread(scores)}.",
         field=columns[0] or None,
         fix=f'add {flags}--kind logits, or logp, probs, margin in its place (in Python: kind="logits"). '
         f"Sigmoid outputs, one per label: {flags}--kind probs --task multilabel.",
     )
+
+
+def _flags(source, wanted, column, rows):
+    """The flags that name the scores, and the target where only one array can be it."""
+    flags = f"--scores-key {column} "
+    labels = [n for n in source.names if (o := source.outline(n)) and o[1] == (rows,) and o[0].kind in "iubUS"]
+    if wanted.target is None and wanted.target_key is None and len(labels) == 1 and labels[0] not in TARGETS:
+        flags += f"--target-key {labels[0]} "
+    return flags
 
 
 def _spread(scores):

@@ -20,6 +20,7 @@ from lastlayer._check import DataError
 from lastlayer.io._fields import PREFIX, columns_of, text_array
 
 _BLOCK = 20_000  # rows held as Python objects at a time
+_SEPARATORS = (";", "\t", ",", "|")
 _JSON_WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -87,6 +88,9 @@ class _Csv(_Rows):
             header = next(self._rows, None)
         if not header:
             raise DataError("empty: not even a header line.", field="header", fix="check how the file was written.")
+        self._ahead = []
+        if len(header) == 1:
+            self._refuse_another_separator(header[0], delimiter)
         self.names = [name.lstrip() for name in header]  # a class may end in a blank, none begins the cell
 
     def blocks(self, names):
@@ -103,9 +107,25 @@ class _Csv(_Rows):
             yield lines, [table[i] for i in index]
 
     def _block(self):
+        ahead, self._ahead = self._ahead, []
         with _readable():
             rows = filter(None, self._rows)  # a blank line is no row
-            return [(self._rows.line_num, row) for row in islice(rows, _BLOCK)]
+            return ahead + [(self._rows.line_num, row) for row in islice(rows, _BLOCK)]
+
+    def _refuse_another_separator(self, header, delimiter):
+        """One cell is one column, unless header and first row hold the same number of another separator."""
+        with _readable():
+            first = next(filter(None, self._rows), None)
+        if first is None:
+            return
+        self._ahead = [(self._rows.line_num, first)]
+        for other in _SEPARATORS:
+            if other != delimiter and 0 < header.count(other) == delimiter.join(first).count(other):
+                raise DataError(
+                    f"the line has one cell; is the separator {other!r}?",
+                    field="header",
+                    fix="write commas, or tabs in what is called .tsv (--format tsv).",
+                )
 
 
 class Records(_Rows):

@@ -29,7 +29,8 @@ def cross_entropy(
     ``p - onehot``. A masked (``-inf``) target costs ``inf``; an empty row is nan with gradient 0. ``label_smoothing`` s
     mixes in s times the mean over the classes that are not masked (Szegedy et al. 2016, eq. 7). ``class_weight`` scales
     the row of that target and nothing else. A row that is not ``valid``, or whose class weighs 0, gives 0 with gradient
-    exactly 0, whatever it holds. Half precision comes out in float32.
+    exactly 0, whatever it holds. Half precision comes out in float32. A target outside the classes is refused; where it
+    cannot be looked at (under ``jax.jit``, on a GPU) its row is nan.
 
     >>> cross_entropy(np.array([[2.0, 1.0, 0.1], [40.0, 0.0, 0.0]]), np.array([0, 0]))
     array([4.17030016e-01, 8.49670851e-18])

@@ -9,7 +9,7 @@ import numpy as np
 from lastlayer._check import DataError
 from lastlayer.loss import binary_cross_entropy, cross_entropy
 from lastlayer.measure.metric import Z95, Metric, normal
-from lastlayer.outputs import Outputs
+from lastlayer.outputs import Outputs, brief, wanted
 from lastlayer.state import Bins, WeightedSum
 from lastlayer.transform import sigmoid, softmax
 
@@ -63,6 +63,13 @@ class Comparison:
             return f"A tie: B minus A is {apart}, which these {self.rows:,} rows cannot tell from 0."
         return f"{better} is better: its {name} is {size} {_BETTER[name]} (B minus A {between}, {self.rows:,} rows)."
 
+    def __repr__(self):
+        lines = [f"Comparison({self.rows:,} rows): {self.verdict}"]
+        for name, d in self.differences.items():
+            apart = f"{d.difference:+.4g} [{d.difference.low:+.4g}, {d.difference.high:+.4g}]"
+            lines.append(f"  {name:<10} A {d.a:.4f}  B {d.b:.4f}  B minus A {apart}")
+        return "\n".join(lines)
+
     def to_dict(self) -> dict:
         """``{"rows", ..., "verdict", "differences": {name: {"a", "b", "difference": {...}, "better"}}}``, for JSON."""
         counts = ("rows", "skipped", "only_a", "only_b", "a_right", "b_right")
@@ -96,7 +103,7 @@ def compare(a: Outputs, b: Outputs) -> Comparison:
     >>> compare(Outputs(3 * z, "logits", target=y), Outputs(2 * z, "logits", target=y)).verdict
     'B is better: its nll is 0.02166 lower (B minus A [-0.04026, -0.003056], 1,000 rows).'
     """
-    first, second, only_a, only_b = _matched(a, b)
+    first, second, only_a, only_b = _matched(wanted("compare", a), wanted("compare", b))
     mine, theirs = _Columns.of(first), _Columns.of(second)
     keep = mine.known & theirs.known
     weight = np.ones(len(first)) if first.weight is None else first.weight
@@ -123,19 +130,12 @@ def _matched(a, b):
     for name in ("task", "classes"):
         if getattr(a, name) != getattr(b, name):
             raise DataError(
-                f"{name} {_brief(getattr(b, name))} here, {_brief(getattr(a, name))} in {a.source or 'the first'}.",
+                f"{name} {brief(getattr(b, name))} here, {brief(getattr(a, name))} in {a.source or 'the first'}.",
                 file=b.source,
                 field=name,
                 fix="compare outputs of one task, with the same classes in the same order.",
             )
-    for outputs in (a, b):
-        if outputs.labelled.target.dtype.kind == "f":
-            raise DataError(
-                "the target is a distribution; a comparison counts hits.",
-                file=outputs.source,
-                field="target",
-                fix="give class indices (target.argmax(-1)).",
-            )
+    a, b = (outputs.hard("a comparison counts hits") for outputs in (a, b))
     only_a = only_b = 0
     if a.ids is not None and b.ids is not None:
         index_a, index_b = _by_id(a, b)
@@ -281,8 +281,3 @@ def paired_proportions(only_first, only_second, effective, n) -> Metric:
     p1, p2 = ((effective * share + 1) / (effective + 2) for share in (only_first, only_second))
     half = Z95 * np.sqrt((p1 + p2 - (p2 - p1) ** 2) / (effective + 2))
     return Metric(only_second - only_first, max(p2 - p1 - half, -1.0), min(p2 - p1 + half, 1.0), n)
-
-
-def _brief(value):
-    text = ", ".join(value) if isinstance(value, tuple) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -18,13 +18,14 @@ def levels_of(scores, positive, weight=None):
     return np.bincount(where, weight * positive, count), np.bincount(where, weight * (1 - positive), count)
 
 
-def roc_auc_of(positive, negative, n, per_weight=1.0, exact=True) -> Metric:
+def roc_auc_of(positive, negative, n, rows=None, exact=True) -> Metric:
     """Area under the ROC curve with DeLong's interval, ties counting one half.
 
         auc = sum_l positive_l (negative below l + negative_l / 2) / (P N)
 
-    DeLong, DeLong and Clarke-Pearson 1988, eq. 5, from level counts. ``per_weight`` is how many rows a
-    unit of weight stands for.
+    DeLong, DeLong and Clarke-Pearson 1988, eq. 5, from level counts; the interval is symmetric in log-odds. ``rows``
+    are the effective numbers of positives and negatives where they are weighted. With few rows of one class the error
+    itself is uncertain: 20 positives among 2,000 rows were covered in 85 % of simulations, 100 in 92 %.
     """
     p, q = positive.sum(), negative.sum()
     if not (p > 0 and q > 0):
@@ -32,14 +33,14 @@ def roc_auc_of(positive, negative, n, per_weight=1.0, exact=True) -> Metric:
     below = (np.cumsum(negative) - negative / 2) / q
     above = (np.cumsum(positive[::-1])[::-1] - positive / 2) / p
     auc = float((positive @ below) / p)
-    rows_p, rows_q = p * per_weight, q * per_weight
+    rows_p, rows_q = rows or (p, q)
     spread = (positive @ (below - auc) ** 2) / p / max(rows_p - 1, 1)
     spread += (negative @ (above - auc) ** 2) / q / max(rows_q - 1, 1)
     undecided = 0.0 if exact else float(positive @ negative / (p * q) / 2)
     return on_logit_scale(auc, np.sqrt(spread), n, min(rows_p, rows_q), undecided)
 
 
-def average_precision_of(positive, negative, n, per_weight=1.0, exact=True) -> Metric:
+def average_precision_of(positive, negative, n, rows=None, exact=True) -> Metric:
     """Average precision, a level at a time from the highest, with an interval on the log-odds scale.
 
         ap = sum_l (recall_l - recall_above l) precision_l
@@ -53,9 +54,10 @@ def average_precision_of(positive, negative, n, per_weight=1.0, exact=True) -> M
     hits, misses = np.cumsum(here), np.cumsum(others)
     some = here > 0
     ap = float((here[some] * hits[some] / (hits[some] + misses[some])).sum() / p)
-    bound = 0.0 if exact else _ap_bound(here, others, hits, misses, per_weight == 1) / p
-    rows = p * per_weight
-    return on_logit_scale(ap, np.sqrt(ap * (1 - ap) / rows), n, rows, bound)
+    rows_p, rows_q = rows or (p, negative.sum())
+    unit = rows_p == p and rows_q == negative.sum()
+    bound = 0.0 if exact else _ap_bound(here, others, hits, misses, unit) / p
+    return on_logit_scale(ap, np.sqrt(ap * (1 - ap) / rows_p), n, rows_p, bound)
 
 
 def _ap_bound(here, others, hits, misses, unit):
@@ -98,7 +100,7 @@ def macro(metrics) -> Metric:
     return Metric(mean("value"), mean("low"), mean("high"), known[0].n, mean("bound"))
 
 
-def calibration_error_of(bins, n, per_weight=1.0, norm="l1", combine="mean") -> Metric:
+def calibration_error_of(bins, n, per_weight=1.0, norm="l1", combine="mean", together=1.0) -> Metric:
     """Calibration error from `state.Bins`: per column, then combined over the columns (``mean`` or ``sum``).
 
         l1 = sum_b share_b |gap_b|     l2 = sqrt(sum_b share_b gap_b^2)     max = max_b |gap_b|
@@ -106,7 +108,7 @@ def calibration_error_of(bins, n, per_weight=1.0, norm="l1", combine="mean") -> 
     With the signs of the gaps as found, l1 is a mean over rows, so its error is that mean's (delta method): the
     interval speaks of sampling, not of the upward bias that |.| gives a nearly calibrated model. The interval of max
     holds for all bins at once. Intervals of several columns are combined as if they moved together, which is wide
-    enough however they depend on each other.
+    enough however they depend on each other; so are those of entries that come ``together``, the labels of one row.
     """
     weight = bins.weight.reshape(-1, bins.weight.shape[-1])
     gap, square = (bins.hits - bins.confidence).reshape(weight.shape), bins.square.reshape(weight.shape)
@@ -114,12 +116,13 @@ def calibration_error_of(bins, n, per_weight=1.0, norm="l1", combine="mean") -> 
     with np.errstate(all="ignore"):
         share, mean_gap = weight / total[:, None], np.where(weight > 0, gap / weight, 0.0)
         if norm == "max":
-            value, low, high = _largest(bins, mean_gap, weight, per_weight)
+            value, low, high = _largest(bins, mean_gap, weight, per_weight / together)
         else:
             size = np.abs(mean_gap)
             value = (share * size).sum(-1) if norm == "l1" else np.sqrt((share * size**2).sum(-1))
             slope = 1.0 if norm == "l1" else np.where(value > 0, 1 / value, 0.0)[:, None] * mean_gap
-            reach = Z95 * _error((slope**2 * square).sum(-1) / total**2, value, total * per_weight)
+            spread = together * (slope**2 * square).sum(-1) / total**2
+            reach = Z95 * _error(spread, value, total * per_weight / together)
             low, high = value - reach, value + reach
     known = total > 0
     of, most = (np.sum, np.inf) if combine == "sum" else (np.mean, 1.0)

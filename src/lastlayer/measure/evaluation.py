@@ -9,17 +9,18 @@ from typing import Any, Self
 import numpy as np
 
 from lastlayer._check import DataError, one_of
-from lastlayer.kernels.pool import over_ranges
 from lastlayer.measure import read
 from lastlayer.measure.convention import CONVENTIONS, convention_of
 from lastlayer.measure.read import COLUMN_NAMES
 from lastlayer.measure.rows import CURVE_BINS, TEMPERATURES, RowStatistics
 from lastlayer.measure.signs import Signs, undone_gain
-from lastlayer.outputs import KINDS, TASKS, Outputs
+from lastlayer.outputs import KINDS, TASKS, Outputs, brief, wanted
+from lastlayer.parallel import over_ranges
 from lastlayer.state import Bins, Confusion, Grid, WeightedSum, pack, unpack
 
 GRID_CLASSES = 256  # one grid of log-odds per class up to here (16 MiB); beyond, ranking per class is not kept
 BLOCK_ENTRIES = 2**18  # logits in flight at once: memory does not grow with the rows, and tables stay in cache
+BLOCK_ROWS = 64  # at least: hashing goes column by column, so a block of a few wide rows would cost as much as of many
 GROUPS = 1000  # values of one grouping that are told apart
 
 
@@ -68,6 +69,13 @@ class Evaluation:
     per_group = read.per_group
     reliability = read.reliability
     curve = read.curve
+
+    def __repr__(self):
+        rows, columns = int(self.means.rows), len(self.classes)
+        what = {"multiclass": f"{columns} classes", "binary": "binary", "multilabel": f"{columns} labels"}[self.task]
+        found = self.metrics() if rows else {}
+        read = ", ".join(f"{name} {found[name]:.4f}" for name in ("nll", "accuracy", "ece") if name in found)
+        return f"Evaluation({rows:,} rows, {what}, {self.kind}{': ' if read else ''}{read})"
 
     @classmethod
     def empty(cls, classes, task="multiclass", kind="logits", convention=None, groups=()) -> Self:
@@ -158,12 +166,18 @@ class Evaluation:
         for name in ("task", "kind", "classes", "convention"):
             if getattr(self, name) != getattr(other, name):
                 raise DataError(
-                    f"only states of one {name} merge; these are {getattr(self, name)!r} and {getattr(other, name)!r}.",
+                    f"the {name} {'differ' if name == 'classes' else 'differs'}: {brief(getattr(self, name))} here, "
+                    f"{brief(getattr(other, name))} there.",
                     field=name,
-                    fix="evaluate every shard the same way.",
+                    fix="evaluate every shard the same way, with the classes in one order.",
                 )
         if set(self.groups) != set(other.groups):
-            raise DataError(f"groups differ: {sorted(self.groups)} and {sorted(other.groups)}.", field="groups")
+            mine, theirs = (", ".join(sorted(e.groups)) or "none" for e in (self, other))
+            raise DataError(
+                f"the groups differ: {mine} here, {theirs} there.",
+                field="groups",
+                fix="group every shard the same way.",
+            )
         states = {f: getattr(self, f).merge(getattr(other, f)) for f in _STATES}
         groups = {name: _merge_groups(name, mine, other.groups[name]) for name, mine in self.groups.items()}
         curve_nll = self.curve_nll + other.curve_nll
@@ -239,11 +253,11 @@ _GROWING = ("confusion.pair", "confusion.weight", "signs.hashes", "signs.hash_co
 def _check_arrays(state, none):
     """Refuse arrays that merged only because NumPy stretched or converted one of them."""
     pairs = [("curve_nll", state.curve_nll, none.curve_nll)]
-    for (name, found), (_, wanted) in zip(state._states(), none._states(), strict=True):
-        pairs += [(f"{name}.{key}", getattr(found, key), array) for key, array in wanted.arrays().items()]
-    for name, found, wanted in pairs:
-        if found.dtype != wanted.dtype or (found.shape != wanted.shape and name not in _GROWING):
-            raise ValueError(f"{name} is {found.dtype} {found.shape}, not {wanted.dtype} {wanted.shape}")
+    for (name, found), (_, model) in zip(state._states(), none._states(), strict=True):
+        pairs += [(f"{name}.{key}", getattr(found, key), array) for key, array in model.arrays().items()]
+    for name, found, model in pairs:
+        if found.dtype != model.dtype or (found.shape != model.shape and name not in _GROWING):
+            raise ValueError(f"{name} is {found.dtype} {found.shape}, not {model.dtype} {model.shape}")
 
 
 def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
@@ -251,23 +265,15 @@ def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
 
     The result reads as metrics with intervals, tables per class and per group, reliability and a temperature curve;
     results of shards `merge`. ``convention`` is ``"guo2017"`` or ``"kull2019"`` to bin as those papers do. A target
-    that is a distribution has no hits to count: use its ``argmax``, or `cross_entropy` for its loss.
+    that is a distribution, with entries other than 0 and 1, has no hits to count: use its ``argmax``, or `nll`.
 
     >>> z = np.array([[3.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
     >>> evaluate(Outputs(z, "logits", target=[0, 1, 1])).metrics()["accuracy"]
     Metric(0.666667, low=0.20766, high=0.938508, n=3)
     """
-    outputs = outputs.labelled
-    if outputs.target.dtype.kind == "f":
-        indices = "target.argmax(-1)" if outputs.task == "multiclass" else "target.astype(int) if it holds 0 and 1"
-        raise DataError(
-            "the target is a distribution; evaluation counts hits.",
-            file=outputs.source,
-            field="target",
-            fix=f"give class indices ({indices}), or use ll.cross_entropy for the loss.",
-        )
+    outputs = wanted("evaluate", outputs).hard("evaluation counts hits")
     width = 1 if outputs.scores.ndim == 1 else outputs.scores.shape[1]
-    size = max(1, BLOCK_ENTRIES // (2 * width if outputs.task == "multilabel" else width))
+    size = max(BLOCK_ROWS, BLOCK_ENTRIES // (2 * width if outputs.task == "multilabel" else width))
     blocks = over_ranges(lambda a, b: Evaluation.of(outputs.rows(slice(a, b)), convention), len(outputs), size)
     total = functools.reduce(Evaluation.merge, blocks)
     if not total.means.rows:
@@ -284,7 +290,7 @@ def _refuse_nothing_scored(signs, outputs):
     }
     fix = "look at how the scores were computed; nan usually comes from the model's own arithmetic."
     if signs.improper_rows:
-        fix = "if they are logits, say so: --kind logits."
+        fix = "if they are logits, say so: --kind logits (in Python: kind='logits')."
     raise DataError(
         f"no row can be scored: of {len(outputs)} rows {', '.join(f'{n} {why}' for why, n in reasons.items() if n)}.",
         file=outputs.source,

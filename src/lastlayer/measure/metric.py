@@ -54,7 +54,8 @@ def wilson(share, effective, n) -> Metric:
     if not effective > 0:
         return Metric(np.nan, 0.0, 1.0, n)
     middle, half = score_interval(share, effective, Z95)
-    return Metric(share, max(0.0, middle - half), min(1.0, middle + half), n)
+    # At a share of 0 or 1 one end is the share itself, but for rounding.
+    return Metric(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)), n)
 
 
 def score_interval(share, effective, z):
@@ -69,9 +70,9 @@ def on_logit_scale(value, error, n, fewest, bound=0.0) -> Metric:
 
     At exactly 0 or 1 the error is 0; then it is the exact interval of no event in the ``fewest`` rows of one class.
     """
-    if not 0 < value < 1:
+    if not 1e-12 < value < 1 - 1e-12:  # 1e-12: what rounding leaves of an area that is 0 or 1
         room = 1 - 0.025 ** (1 / max(fewest, 1)) if np.isfinite(value) else 1.0
-        low, high = (value - room, value) if value == 1 else (value, value + room)
+        low, high = (value - room, value) if value > 0.5 else (value, value + room)
         return Metric(value, max(low - bound, 0.0), min(high + bound, 1.0), n, bound)
     center, half = np.log(value) - np.log1p(-value), Z95 * error / (value * (1 - value))
     low, high = (1 / (1 + np.exp(-(center + sign * half))) for sign in (-1, 1))

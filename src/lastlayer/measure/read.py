@@ -71,21 +71,19 @@ def metrics(evaluation: "Evaluation") -> dict[str, Metric]:
     per_weight = rows_per_weight(evaluation.means)
     at = dict(zip(COLUMN_NAMES, zip(mean.mean, mean.error, strict=True), strict=True))
 
-    def proportion(share, error):  # a mean over labels is no count of hits
-        return normal(share, error, n, 0.0, 1.0) if evaluation.task == "multilabel" else wilson(share, effective, n)
-
-    accuracy = proportion(*at["correct"])
+    accuracy = _share(at["correct"], effective, n, evaluation.task)
     found = {"accuracy": accuracy, "error": Metric(1 - accuracy, 1 - accuracy.high, 1 - accuracy.low, n)}
     if evaluation.task == "multiclass" and len(evaluation.classes) > 5:
-        found["top5_accuracy"] = proportion(*at["top5"])
+        found["top5_accuracy"] = _share(at["top5"], effective, n, evaluation.task)
     if evaluation.kind != "margin":
         columns = evaluation.classwise.weight.shape[0]
         brier = normal(*at["brier"], n, 0.0)
         by_class = Metric(brier / columns, brier.low / columns, brier.high / columns, n)
         found = {"nll": normal(*at["nll"], n, 0.0), **found, "brier": brier, "brier_per_class": by_class}
-        found["ece"] = calibration_error_of(evaluation.top, n, per_weight)
+        together = _labels_per_row(evaluation.top, evaluation.means)
+        found["ece"] = calibration_error_of(evaluation.top, n, per_weight, together=together)
         found["ece_classwise"] = calibration_error_of(evaluation.classwise, n, per_weight, combine=rule.combine)
-        found["mce"] = calibration_error_of(evaluation.top, n, per_weight, norm="max")
+        found["mce"] = calibration_error_of(evaluation.top, n, per_weight, norm="max", together=together)
         found["confidence"] = normal(*at["confidence"], n, 0.0, 1.0)
     if len(evaluation.class_odds.weight):
         found["auroc"], found["average_precision"] = (
@@ -122,7 +120,7 @@ def per_class(evaluation: "Evaluation") -> list[ClassRow]:
     names = evaluation.classes[-columns:]
     recall = precision = [Metric(np.nan, 0.0, 1.0, 0)] * columns
     if evaluation.task != "multilabel" and columns <= 2048:
-        recall, precision = _found(evaluation, columns, per_weight)
+        recall, precision = _found(evaluation, columns)
     auroc = _ranked(evaluation, roc_auc_of) or [Metric(np.nan, 0.0, 1.0, n)] * columns
     rows = []
     for k, name in enumerate(names):
@@ -138,7 +136,7 @@ def per_class(evaluation: "Evaluation") -> list[ClassRow]:
 def per_group(evaluation: "Evaluation") -> list[GroupRow]:
     """A row per value of each grouping."""
     return [
-        _group_row(name, value, part, evaluation.kind != "margin")
+        _group_row(name, value, part, evaluation)
         for name, parts in evaluation.groups.items()
         for value, part in sorted(parts.items())
     ]
@@ -172,21 +170,44 @@ def rows_per_weight(means) -> float:
     return float(means.weight / means.weight2) if means.weight2 > 0 else 1.0
 
 
+def effective_rows(occurrence):
+    """Effective rows of each class and of the others, ``(sum w)^2 / sum w^2`` over those rows alone."""
+    total, squares = occurrence.total, occurrence.cross  # of an indicator: sum w and sum w^2 where it is 1
+    with np.errstate(all="ignore"):
+        others = (occurrence.weight - total) ** 2 / (occurrence.weight2 - squares)
+        return np.where(total > 0, total**2 / squares, 0.0), np.where(total < occurrence.weight, others, 0.0)
+
+
 def _ranked(evaluation, measure):
-    n, per_weight = int(evaluation.means.rows), rows_per_weight(evaluation.means)
-    return [measure(present, absent, n, per_weight, exact=False) for absent, present in evaluation.class_odds.weight]
+    n, rows = int(evaluation.means.rows), zip(*effective_rows(evaluation.occurrence), strict=True)
+    tables = evaluation.class_odds.weight
+    return [measure(present, absent, n, of, exact=False) for (absent, present), of in zip(tables, rows, strict=False)]
 
 
-def _found(evaluation, columns, per_weight):
+def _found(evaluation, columns):
+    """Recall and precision of each class."""
     matrix = evaluation.confusion.value()
-    hits = np.diag(matrix)
+    hits, present, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    mine, others = effective_rows(evaluation.occurrence)
+    rows = mine if columns > 1 else np.append(others, mine)
+    # What was predicted has no sum of squared weights; there are at least as many rows as heaviest ones would make.
     tables = []
-    for total in (matrix.sum(1), matrix.sum(0)):
+    for total, effective in ((present, rows), (predicted, predicted / float(evaluation.signs.heaviest))):
         with np.errstate(all="ignore"):
             share = np.where(total > 0, hits / total, np.nan)
-        rows = [wilson(s, t * per_weight, round(t * per_weight)) for s, t in zip(share, total, strict=True)]
-        tables.append(rows[-columns:])
+        found = [wilson(s, k, round(k)) for s, k in zip(share, effective, strict=True)]
+        tables.append(found[-columns:])
     return tables
+
+
+def _share(found, effective, n, task):
+    """A share of rows; that of labels is a mean over each row's, so no count of hits."""
+    share, error = found
+    return normal(share, error, n, 0.0, 1.0) if task == "multilabel" else wilson(share, effective, n)
+
+
+def _labels_per_row(top, means):
+    return float(top.weight.sum() / means.weight) if means.weight > 0 else 1.0
 
 
 def _column(bins, k):
@@ -207,12 +228,12 @@ def _bin_rows(bins, per_weight):
     return rows
 
 
-def _group_row(name, value, part: "GroupEvaluation", probable) -> GroupRow:
+def _group_row(name, value, part: "GroupEvaluation", evaluation) -> GroupRow:
     mean = part.means.value()
     n = int(mean.rows)
     at = dict(zip(COLUMN_NAMES, zip(mean.mean, mean.error, strict=True), strict=True))
-    accuracy = wilson(at["correct"][0], float(mean.effective), n)
-    if not probable:
+    accuracy = _share(at["correct"], float(mean.effective), n, evaluation.task)
+    if evaluation.kind == "margin":
         unit, any_sign, any_size = (Metric(np.nan, *ends, n) for ends in ((0.0, 1.0), (-1.0, 1.0), (0.0, np.inf)))
         return GroupRow(name, value, n, accuracy, np.nan, any_sign, any_size, unit)
     return GroupRow(
@@ -223,5 +244,5 @@ def _group_row(name, value, part: "GroupEvaluation", probable) -> GroupRow:
         float(at["confidence"][0]),
         normal(*at["overconfidence"], n, -1.0, 1.0),
         normal(*at["nll"], n, 0.0),
-        calibration_error_of(part.top, n, rows_per_weight(part.means)),
+        calibration_error_of(part.top, n, rows_per_weight(part.means), together=_labels_per_row(part.top, part.means)),
     )

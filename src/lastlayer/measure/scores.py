@@ -12,7 +12,7 @@ from lastlayer.loss import binary_cross_entropy, cross_entropy
 from lastlayer.measure.convention import convention_of
 from lastlayer.measure.curves import average_precision_of, calibration_error_of, levels_of, macro, roc_auc_of
 from lastlayer.measure.metric import Metric, normal, wilson
-from lastlayer.measure.read import rows_per_weight
+from lastlayer.measure.read import effective_rows, rows_per_weight
 from lastlayer.measure.rows import RowStatistics
 from lastlayer.outputs import Outputs
 from lastlayer.state import Bins, Confusion, WeightedSum
@@ -64,8 +64,7 @@ def accuracy(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, k=1,
     >>> float(accuracy([[3.0, 1.0, 2.0]], [2], k=2))
     1.0
     """
-    rows = _outputs(logits, target, weight)
-    _needs_hits("accuracy", rows)
+    rows = _with_hits("accuracy", logits, target, weight)
     z = rows.logits
     if rows.task != "multiclass":
         if k != 1:
@@ -121,8 +120,7 @@ def calibration_error(
         raise ValueError(f"calibration_error: {convention} says how to bin; leave bins and scheme out, or it.")
     if bins < 1:
         raise ValueError(f"calibration_error: bins is at least 1, not {bins}.")
-    rows = _outputs(logits, target, weight)
-    _needs_hits("calibration_error", rows)
+    rows = _with_hits("calibration_error", logits, target, weight)
     rule = convention_of("calibration_error", convention)
     confidence, hits, odds, w = _confidences(rows, over)
     if scheme == "mass":
@@ -131,7 +129,8 @@ def calibration_error(
         chosen = rule.top_edges if over == "top" else rule.class_edges
         state = Bins.of(confidence, hits, w, chosen if convention is not None else bins)
     sums = WeightedSum.of(np.ones(len(rows)), rows.weight)
-    return calibration_error_of(state, int(sums.rows), rows_per_weight(sums), norm, rule.combine)
+    together = rows.scores.shape[1] if rows.task == "multilabel" and over == "top" else 1
+    return calibration_error_of(state, int(sums.rows), rows_per_weight(sums), norm, rule.combine, together)
 
 
 def roc_auc(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=None) -> Metric:
@@ -170,8 +169,7 @@ def confusion(logits: Float[Array, "n ..."], target: Int[Array, " n"], *, weight
     array([[1., 0.],
            [1., 1.]])
     """
-    rows = _outputs(logits, target, weight)
-    _needs_hits("confusion", rows)
+    rows = _with_hits("confusion", logits, target, weight)
     if rows.task == "multilabel":
         raise ValueError("confusion: labels are not exclusive; call it per label, on logits[:, k] and target[:, k].")
     z = rows.logits
@@ -191,9 +189,8 @@ def _outputs(logits, target, weight):
     return Outputs(logits, "logits", target=target, weight=weight)
 
 
-def _needs_hits(function, rows):
-    if rows.target.dtype.kind == "f":
-        raise ValueError(f"{function}: counts hits, so the target is class indices; this one is a distribution.")
+def _with_hits(function, logits, target, weight):
+    return _outputs(logits, target, weight).hard(f"{function} counts hits")
 
 
 def _undefined(z):
@@ -252,12 +249,11 @@ def _mass_bins(confidence, hits, odds, weight, count):
 
 
 def _ranked(function, measure, logits, target, weight):
-    rows = _outputs(logits, target, weight)
-    _needs_hits(function, rows)
+    rows = _with_hits(function, logits, target, weight)
     _, present, odds, w = _confidences(rows, "classwise")
-    sums = WeightedSum.of(np.ones(len(rows)), rows.weight)
-    n, per_weight = int(sums.rows), rows_per_weight(sums)
+    occurrence = WeightedSum.of(present, w)
+    n = int(occurrence.rows)
     if np.isnan(odds[w > 0]).any():
         return Metric(np.nan, 0.0, 1.0, n)
-    columns = zip(odds.T, present.T, strict=True)
-    return macro([measure(*levels_of(x, y, w), n, per_weight) for x, y in columns])
+    columns = zip(odds.T, present.T, zip(*effective_rows(occurrence), strict=True), strict=True)
+    return macro([measure(*levels_of(x, y, w), n, of) for x, y, of in columns])

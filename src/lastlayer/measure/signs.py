@@ -10,6 +10,7 @@ import numpy as np
 from lastlayer.state import Distinct, State
 
 NEAR_ONE = 1e-3  # a row of half-precision probabilities sums to 1 to within this
+TARGET_BITS = np.uint64(12)  # of a hash, so that rows of equal scores stand together
 ROUNDING = 1e-6  # a float32 probability, taken back through a softmax, lies on the simplex to within this
 
 
@@ -35,7 +36,7 @@ class Signs(State):
     largest: np.ndarray
     peak: np.ndarray  # per class, its largest probability
     heaviest: np.ndarray  # the largest weight of a row
-    hashes: np.ndarray
+    hashes: np.ndarray  # of rows that can be scored: scores in the high bits, target in the TARGET_BITS low ones
     hash_count: np.ndarray
 
     @classmethod
@@ -73,7 +74,8 @@ class Signs(State):
 
         rows_high, rows_low = masked(-np.inf).max(1), masked(np.inf).min(1)
         high, low = rows_high.max(initial=-np.inf), rows_low.min(initial=np.inf)
-        distinct = Distinct.of(row_hashes(table, outputs.target))
+        scored = ~np.isnan(probs).any(1)
+        distinct = Distinct.of(_hashes(table[scored], outputs.target[scored]))
         return cls(
             np.array(len(table)),
             np.array(nan.sum()),
@@ -120,6 +122,14 @@ class Signs(State):
     @property
     def distinct(self):
         return Distinct(self.hashes, self.hash_count)
+
+    @property
+    def copies(self):
+        """Per distinct row of scores among the hashes: its rows, and how many different targets they have."""
+        _, first = np.unique(self.hashes >> TARGET_BITS, return_index=True)
+        if not len(first):
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return np.add.reduceat(self.hash_count, first), np.diff(first, append=len(self.hashes))
 
     def value(self):
         return self
@@ -184,6 +194,12 @@ def undone(probs):
 def _softmaxed(probs):
     p = undone(probs)
     return ((p >= -ROUNDING) & (p <= 1 + ROUNDING)).all(1)
+
+
+def _hashes(table, target):
+    """Hashes of rows whose high bits are those of the scores alone."""
+    low = (np.uint64(1) << TARGET_BITS) - np.uint64(1)
+    return (row_hashes(table) & ~low) | (row_hashes(target if target.ndim == 2 else target[:, None]) & low)
 
 
 def row_hashes(table, target=None):

@@ -11,6 +11,7 @@ WIDTH = 80
 LONGEST = 2000  # characters of a sentence, which may hold names that came with the data
 NBSP = "\N{NO-BREAK SPACE}"
 WORD = r"""(?:[^\s'"]|'[^']*'|"[^"]*"|['"])+"""  # as a shell sees it: quotes hold it together
+GROUP_ROWS = 6
 LEFT_OUT = ("error", "brier_per_class", "mce")  # the first two are others in another form, the third is mostly noise
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -42,6 +43,7 @@ class Card:
             _metrics(self.report, say),
             "",
             *_bars(self.report.evaluation, say),
+            *_groups(self.report.evaluation, width, say),
             *_findings(self.report, width, say),
             _verdict(self.report, width, say),
         ]
@@ -112,14 +114,49 @@ def _side(b):
     return "▼" if b.accuracy.high < b.confidence else "▲" if b.accuracy.low > b.confidence else "="
 
 
+def _groups(evaluation, width, say):
+    """The groups whose confidence is furthest from their accuracy, in a table; nothing where there are none."""
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    # Rounded, so that shards choose as the whole does; a margin has no confidence, so its groups keep their order.
+    found = sorted(evaluation.per_group(), key=lambda row: -abs(round(float(row.overconfidence), 12) or 0.0))
+    if not found:
+        return []
+    shown = found[:GROUP_ROWS]
+    some = f" ({len(shown)} of {len(found)})" if len(found) > len(shown) else ""
+    lines = [(f"group{some}", "rows", "accuracy", "conf. − acc.", "95 % interval")]
+    lines += [
+        (
+            wording.plain(f"{row.group} = {row.value}"),
+            wording.count(row.n),
+            wording.percent(row.accuracy),
+            wording.signed(row.overconfidence),
+            wording.between(row.overconfidence, wording.signed),
+        )
+        for row in shown
+    ]
+    gap, (names, *others) = 3, zip(*lines, strict=True)
+    room = max(width - sum(gap + max(map(cell_len, column)) for column in others), cell_len(names[0]))
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
+    for k, heading in enumerate(lines[0]):
+        table.add_column(say(heading), justify="right" if k in (1, 2, 3) else "left", no_wrap=True)
+    for name, *cells in lines[1:]:
+        text = Text(name)
+        text.truncate(room, overflow="ellipsis")
+        table.add_row(*(Text(say(cell)) for cell in (text.plain, *cells)))
+    return [table, ""]
+
+
 def _findings(report, width, say):
     from rich.text import Text
 
     lines = []
-    for found in report.told:
-        title, evidence, fix = (say(wording.plain(found[part], LONGEST)) for part in ("title", "evidence", "fix"))
-        severity = (found["severity"].upper(), STYLES[found["severity"]])
-        lines.append(Text.assemble(severity, "  ", (title, "bold"), (f"  {found['code']}", "dim")))
+    for found in report.findings:
+        title, evidence, fix = (say(wording.plain(part, LONGEST)) for part in (found.title, found.evidence, found.fix))
+        severity = (found.severity.upper(), STYLES[found.severity])
+        lines.append(Text.assemble(severity, "  ", (title, "bold"), (f"  {found.code}", "dim")))
         lines.append(Text(_fold(evidence, width, "  ")))
         if fix:
             lines.append(Text(_command(f"fix: {fix}", width)))

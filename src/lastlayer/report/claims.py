@@ -7,7 +7,7 @@ import numpy as np
 
 from lastlayer.measure.read import COLUMN_NAMES
 from lastlayer.report.chance import ALPHA, LOG_ALPHA, clear_gap, log_chance
-from lastlayer.report.codes import BALANCE_LABELS, finding
+from lastlayer.report.codes import balance, finding
 from lastlayer.report.wording import number, percent, plain
 
 OVER = COLUMN_NAMES.index("overconfidence")
@@ -84,12 +84,13 @@ def too_few_rows(e):
     if e.kind != "margin":
         variance = max(variance, confidence_gap(e).variance)
     heaviest = float(e.signs.heaviest)
-    seen = clear_gap(variance, heaviest, tests=2) / weight
+    seen = min(clear_gap(variance, heaviest, tests=2) / weight, 1.0)
     if seen <= CLEAR:
         return None
     wanted = _rows_for(CLEAR, variance / weight, heaviest) / weight * rows
     wanted = math.ceil(wanted / 10 ** (digits := max(int(math.log10(wanted)) - 1, 0))) * 10**digits
-    evidence = f"with {rows:,} rows a gap below {number(seen)} between confidence and accuracy can go unnoticed; "
+    evidence = f"with {rows:,} row{'s' if rows > 1 else ''} a gap below {number(seen)} between confidence and accuracy "
+    evidence += "can go unnoticed; "
     evidence += f"about {wanted:,} show one of {CLEAR:g}"
     return finding("L104", seen, evidence, {"rows": rows, "gap": seen, "rows_wanted": wanted})
 
@@ -97,7 +98,7 @@ def too_few_rows(e):
 def class_bias(e):
     gaps = class_gaps(e)
     off = np.flatnonzero(gaps.log_chance <= LOG_ALPHA)
-    if not len(off):
+    if not len(off) or label_unseen(e):  # the probability of a label that is missing is that finding
         return None
     frequency = e.occurrence.total / e.occurrence.weight
     names = e.classes[-len(frequency) :]
@@ -111,7 +112,7 @@ def class_bias(e):
         for k in worst[:SHOWN]
     ]
     numbers = {"classes": len(off), "misplaced": magnitude, "z": gaps.z[worst[0]], "gap": gaps.mean[worst[0]]}
-    return finding("L401", magnitude, _list(told, len(off)), numbers, fix=None if exclusive else BALANCE_LABELS)
+    return finding("L401", magnitude, _list(told, len(off)), numbers, fix=balance(e.task, e.kind))
 
 
 def dead_class(e):
@@ -131,7 +132,11 @@ def dead_class(e):
         for k in worst[:SHOWN]
     ]
     numbers = {"classes": len(dead), "frequency": frequency[worst[0]], "peak": peak[worst[0]]}
-    return finding("L403", float(frequency[worst[0]]), _list(told, len(dead)), numbers)
+    own = {"multiclass": f"target == {worst[0]}", "multilabel": f"target[:, {worst[0]}] == 1"}.get(
+        e.task, "target == 1"
+    )
+    fix = f"rows = np.flatnonzero({own})  # train with more like these, or leave the class out"
+    return finding("L403", float(frequency[worst[0]]), _list(told, len(dead)), numbers, fix=fix)
 
 
 def label_unseen(e):
@@ -173,18 +178,19 @@ def group_apart(e):
             largest = float(e.signs.heaviest) / min(mine.weight, rest.weight)
             surprise = log_chance(abs(difference.total), difference.variance, largest) + math.log(2 * tests)
             if surprise <= LOG_ALPHA:
-                apart.append((f"{plain(name, 30)} = {plain(value, 30)}", int(part.means.rows), mine, rest, difference))
+                apart.append(((name, value), int(part.means.rows), mine, rest, difference))
     if not apart:
         return None
     apart.sort(key=lambda found: (-round(abs(found[-1].mean), 9), found[0]))
     told = [
-        f"{group} ({rows:,} rows): confidence minus accuracy {mine.mean:+.3f}, elsewhere {rest.mean:+.3f} "
-        f"(z = {difference.z:+.1f})"
-        for group, rows, mine, rest, difference in apart[:SHOWN]
+        f"{plain(name, 30)} = {plain(value, 30)} ({rows:,} rows): confidence minus accuracy {mine.mean:+.3f}, "
+        f"elsewhere {rest.mean:+.3f} (z = {difference.z:+.1f})"
+        for (name, value), rows, mine, rest, difference in apart[:SHOWN]
     ]
-    _, rows, mine, rest, difference = apart[0]
+    (name, value), rows, mine, rest, difference = apart[0]
     numbers = {"groups": len(apart), "rows": rows, "gap": mine.mean, "elsewhere": rest.mean, "z": difference.z}
-    return finding("L503", abs(difference.mean), _list(told, len(apart)), numbers)
+    fix = f"calibrator = ll.calibrate.fit(outputs.rows(outputs.groups[{name!r}].astype(str) == {value!r}))"
+    return finding("L503", abs(difference.mean), _list(told, len(apart)), numbers, fix=fix)
 
 
 def _gap(means, top) -> Gap:

@@ -15,9 +15,35 @@ from lastlayer.report.finding import Finding
 FIT = "lastlayer fit {file} -o calibrator.json"
 AS_PROBS = "lastlayer check {file} --kind probs"
 AS_LOGITS = "lastlayer check {file} --kind logits"
-BALANCE = "for _ in range(50): logits = logits + np.log(np.bincount(target) / ll.softmax(logits).sum(axis=0))"
-BALANCE_LABELS = "for _ in range(50): logits = logits + ll.logit(target.mean(0)) - ll.logit(ll.sigmoid(logits).mean(0))"
 KEEP_LOGITS = 'np.savez("scores.npz", logits=logits.astype("float32"), target=target)'
+
+
+def balance(task, kind):
+    """The line that adds to the logits, once per class, what makes its mean probability its frequency.
+
+    Rows that hold a nan are left out, and a class without rows, or without probability, counts as half a row.
+    """
+    if task == "multiclass":
+        z = {"probs": "np.log(probs)"}.get(kind, kind)
+        back = {"probs": "ll.softmax", "logp": "ll.log_softmax"}.get(kind, "")
+        count = "np.bincount(target, ~np.isnan(p).any(-1), p.shape[-1])"
+        step = f"np.log(np.maximum({count}, 0.5) / np.maximum(np.nansum(p, 0), 0.5))"
+        return f"for _ in range(50): p = ll.softmax({z}); {kind} = {back}({z} + {step})"
+    z = {"probs": "ll.logit(probs)", "logp": "logp - ll.log1mexp(logp)"}.get(kind, kind)
+    back = {"probs": "ll.sigmoid", "logp": "ll.log_sigmoid"}.get(kind, "")
+    step = "np.diff(ll.logit(np.clip(np.nanmean([t, p], 1), 0.5 / len(t), 1 - 0.5 / len(t))), axis=0)[0]"
+    known = "t = np.where(np.isnan(p), np.nan, target)"
+    return f"for _ in range(50): p = ll.sigmoid({z}); {known}; {kind} = {back}({z} - {step})"
+
+
+def in_range(task, kind):
+    """The line that makes probabilities of what rounding has taken past 0 or 1, or off a sum of 1."""
+    wide = f'{kind}.astype("float64")'
+    if kind == "logp":
+        return f"logp = np.minimum({wide}, 0)  # where rounding took them above"
+    if task == "multiclass":
+        return f"probs = np.maximum({wide}, 0); probs = probs / probs.sum(axis=-1, keepdims=True)"
+    return f"probs = np.clip({wide}, 0, 1)  # where rounding took them past"
 
 
 class Levels(NamedTuple):
@@ -73,7 +99,7 @@ _ALL = (
     Code(
         "L103",
         "duplicated rows",
-        "Repeated rows count as evidence twice, so every interval here is narrower than it should be",
+        "Rows that are there twice count as evidence twice, so intervals are narrower than they should be",
         "_, first = np.unique(np.column_stack([logits, target]), axis=0, return_index=True)  # rows to keep",
         Levels("the share of rows", 0.01, 0.1),
     ),
@@ -102,8 +128,8 @@ _ALL = (
         "L203",
         "not probabilities",
         "What is declared as probabilities is none: rows are normalised again here, or dropped where one is negative",
-        "probs = probs / probs.sum(axis=-1, keepdims=True)  # in float64, before saving",
-        Levels("the distance from [0, 1] or of a sum from 1", 0.001, 0.05),
+        in_range("multiclass", "probs"),
+        Levels("the distance from [0, 1] or of a sum from 1, or the share of rows left out, if larger", 0.001, 0.05),
     ),
     Code(
         "L204",
@@ -134,10 +160,17 @@ _ALL = (
         ERROR,
     ),
     Code(
+        "L304",
+        "margins of a scale far from 1",
+        "Ranking is summed on a grid made for scores of about 1 to 100; beyond it different scores fall together",
+        "margin = margin / margin[np.isfinite(margin)].std()  # before saving",
+        NOTE,
+    ),
+    Code(
         "L401",
         "class bias",
         "Averaged over all rows these classes are held too probable or too rare, so counts and expected costs are off",
-        BALANCE,
+        balance("multiclass", "logits"),
         Levels("the probability in the wrong classes", 0.02, 0.05),
     ),
     Code(
@@ -151,7 +184,7 @@ _ALL = (
         "L403",
         "dead class",
         "No row is ever given even half the probability that this class has on average: the model does not know it",
-        FIT,
+        "rows = np.flatnonzero(target == column)  # train with more like these, or leave the class out",
         Levels("the frequency of the class", 0.01, 0.05),
     ),
     Code(
@@ -179,7 +212,7 @@ _ALL = (
         "L503",
         "a group worse calibrated than the rest",
         "The same probability means something else for this group, so one threshold treats it differently",
-        'calibrator = ll.calibrate.fit(outputs.rows(outputs.groups["NAME"] == "VALUE"))',
+        "calibrator = ll.calibrate.fit(outputs.rows(outputs.groups[name] == value))",
         Levels("the difference of the gaps", 0.02, 0.05),
     ),
 )
@@ -187,9 +220,12 @@ _ALL = (
 CODES: Mapping[str, Code] = {code.code: code for code in _ALL}
 
 
-def finding(code, magnitude, evidence, numbers, fix=None) -> Finding:
-    """The finding of ``code`` with its severity; numbers that are not finite are left out, as JSON has none."""
+def finding(code, magnitude, evidence, numbers, fix=None, note=False) -> Finding:
+    """The finding of ``code`` with its severity, or a ``note`` whatever the magnitude.
+
+    Numbers that are not finite are left out, as JSON has none.
+    """
     known = CODES[code]
     numbers = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
-    severity = known.levels.severity(magnitude)
+    severity = "note" if note else known.levels.severity(magnitude)
     return Finding(code, known.title, severity, evidence, numbers, known.meaning, fix or known.fix)

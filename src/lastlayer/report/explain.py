@@ -68,7 +68,9 @@ PAGES = {
         what="Rows with the same scores and the same target as an earlier row.",
         test="By 64-bit hashes of scores and target: exact while fewer than 16,384 rows differ, an estimate from as "
         "many hashes beyond. Three rows and 0.1 % of them are needed, and more than the saturated rows (L301), "
-        "which repeat each other. Binary scores are not tested: one float32 number per row repeats by chance.",
+        "which repeat each other. A note where the model has few distinct outputs, as a tree does: rows with the same "
+        "scores have different targets, or nearly every row has copies, and not all of them occur c times. "
+        "Binary scores are not tested: one float32 number per row repeats by chance.",
         why="A shard read twice, oversampling before the split, or augmentation that changed nothing. Duplicates "
         "across the split that a calibrator is fitted on and the one it is judged on make it look better than "
         "it is.",
@@ -111,7 +113,8 @@ PAGES = {
     ),
     "L203": Page(
         what="Scores declared as probabilities (or their logarithms) leave [0, 1], or rows do not sum to 1.",
-        test="Any row further off than 1e-5, which is above the rounding of float32. There is no chance in it.",
+        test="Any row further off than 1e-5, which is above the rounding of float32, and any row that can not be "
+        "scored for a value outside [0, 1], however near. There is no chance in it.",
         why="Sigmoid outputs of a multilabel model, logits, or numbers rounded for a table. The published IMDB "
         "predictions of the label-errors project reach p = 1.00001 and sums of 1.00002: libraries that assert "
         "a tolerance refuse them, others clip in silence.",
@@ -136,7 +139,8 @@ PAGES = {
         what="Many rows hold exactly the same largest (or smallest) score: probabilities that rounded to 1 or 0, a "
         "clip, a saturated tanh.",
         test="At least five rows and 1 % of them attain the extreme exactly. Scores shifted so that every row has "
-        "its maximum (or minimum) at 0 are no finding.",
+        "its maximum (or minimum) at 0 are no finding, nor is the extreme of a model with few distinct outputs (L103) "
+        "unless it is a probability of 0 or 1.",
         why="On DenseNet-40's CIFAR-10 logits a float32 softmax puts 5,598 of 10,000 rows at exactly 1.0; the "
         "log-odds of the same rows are 10,000 different numbers. What is rounded away can not be ranked, "
         "thresholded or calibrated.",
@@ -145,7 +149,7 @@ PAGES = {
     "L302": Page(
         what="The two largest scores of a row are equal.",
         test="At least three rows and 0.1 % of them. Two float32 logits of a trained model agree in about one row "
-        "in a million.",
+        "in a million. A note where the model has few distinct outputs (L103).",
         why="bfloat16 keeps eight bits: rounding random logits of 1,000 classes to it ties the top two in 3.2 % "
         "of the rows and changes the prediction in 1.5 %. Probabilities with two decimals do the same.",
         mend="Compute or at least save the last layer in float32.",
@@ -158,6 +162,15 @@ PAGES = {
         "measures the constant.",
         mend="Save logits: they have no zeros. A probability counted from votes of n trees is at least smoothed, "
         "(votes + 1) / (n + K). Look at the mask if there is one: it excludes true classes.",
+    ),
+    "L304": Page(
+        what="Margins so small or so large that AUROC and average precision are known only roughly here.",
+        test="The bound that the AUROC carries for scores that share a cell of its grid exceeds 0.005. The cells are "
+        "made for log-odds: fine from about 0.1 to 1,000. Not said of a model with few distinct outputs (L103).",
+        why="A grid is what lets shards merge to the whole without keeping every score. Margins of scale 0.0001 or of "
+        "a million use a few of its cells: an AUROC of 0.9255 then reads 0.84, with a bound of 0.13 that says so.",
+        mend="Rescale the margin to about 1: divide it by its standard deviation, the same number for every row and "
+        "shard. The order of the rows does not change.",
     ),
     "L401": Page(
         what="The mean probability of a class is not its frequency among the rows.",
@@ -174,7 +187,8 @@ PAGES = {
     "L402": Page(
         what="The score of a class never changes, or is never finite.",
         test="The least and the largest finite score of the column are equal, over at least two rows. A single "
-        "column of logits that is 0 everywhere is a reference class, and no finding.",
+        "column of logits that is 0 everywhere is a reference class, and no finding. A class of probability 0 in "
+        "every row, masked with -inf for instance, is a note.",
         why="A dead output unit, a placeholder class such as a background or an `unk` token, or a column that was "
         "filled in when classes were added.",
         mend="Remove the column and the class with it, or train the unit: constant for good means that its weights "
@@ -201,7 +215,9 @@ PAGES = {
         what="The mean confidence (probability of the predicted class) exceeds the accuracy.",
         test="The sum of confidence minus hits over all rows against the variance that true probabilities give "
         "it (weighted rows and labels of one row: the variance found, if larger). {chance}, L501 and L502 "
-        "together.",
+        "together. It does not rest on the calibration error: the interval of that speaks of sampling around the value "
+        "found, and near perfect calibration the value itself is biased upwards, by about what the noise of 15 bins "
+        "gives, so a small one on few rows can be chance.",
         why="Networks trained to the end are over-confident: DenseNet-40 on CIFAR-10 says 97.9 % and is right in "
         "92.4 %. One number, a temperature of 2.88, takes its calibration error from 0.055 to 0.009 without "
         "changing a decision.",

@@ -7,7 +7,7 @@ SEVERITIES = ("note", "warning", "error")
 
 
 class Finding(NamedTuple):
-    """One finding. ``fix`` is a command line in which ``{file}`` stands for the data."""
+    """One finding. ``fix`` is a line to run; in what `find` returns, ``{file}`` stands for the data in it."""
 
     code: str
     title: str
@@ -17,6 +17,10 @@ class Finding(NamedTuple):
     meaning: str  # one sentence
     fix: str
 
-    def to_dict(self, data="FILE") -> dict:
-        """The finding for JSON and pages; ``data`` is how a command line names the rows."""
-        return self._asdict() | {"numbers": dict(self.numbers), "fix": self.fix.replace("{file}", data)}
+    def about(self, data) -> "Finding":
+        """The finding whose fix names the rows as ``data``, which is how a command line does."""
+        return self._replace(fix=self.fix.replace("{file}", data))
+
+    def to_dict(self) -> dict:
+        """The finding for JSON."""
+        return self._asdict() | {"numbers": dict(self.numbers)}

@@ -11,6 +11,7 @@ OF_SCORES = (
     raw.saturated_scores,
     raw.tied_rows,
     raw.impossible_labels,
+    raw.coarse_margin,
     raw.constant_class,
     raw.not_probabilities,
 )

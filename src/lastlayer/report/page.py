@@ -5,10 +5,12 @@ import hashlib
 import json
 import math
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lastlayer._check import DataError
 from lastlayer.measure.convention import CONVENTIONS
 from lastlayer.report import chart, wording
 from lastlayer.state import Confusion
@@ -22,6 +24,9 @@ SHADES = 8
 NAME = 60  # characters of a class or group name
 TEXT = 2000  # characters of a sentence or a command, which may hold such names
 JSON_NAMES = 30_000  # characters of class names in the embedded JSON
+MARK = '<meta name="generator" content="lastlayer">'  # by which a page of ours is known
+DOCTYPE = "<!doctype html>"
+HEAD = 1024  # bytes within which a page of ours holds its mark
 DIGITS = 10  # of a number in the embedded JSON, so that the page of merged shards is that of the whole
 
 
@@ -47,7 +52,25 @@ def render(report) -> str:
     style, script = (Markup((here / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     hashes = {"style_hash": _hash(style), "script_hash": _hash(script)}
     page = environment.from_string((here / "template.html").read_text(encoding="utf-8"))
-    return page.render(style=style, script=script, **hashes, **_content(report))
+    return page.render(mark=Markup(MARK), style=style, script=script, **hashes, **_content(report))
+
+
+def refuse_to_replace(path):
+    """A page takes the place of an older page of ours alone; any other file may be somebody's data."""
+    path = Path(path)
+    if not path.is_file():
+        return
+    try:
+        with open(path, "rb") as file:
+            start = file.read(HEAD)
+    except OSError:  # what may not be read is not known to be ours
+        start = b""
+    if not start.startswith(DOCTYPE.encode()) or MARK.encode() not in start:
+        raise DataError(
+            "exists already, and is not a page of ours.",
+            file=path,
+            fix="give another name, or replace it with --force (in Python: force=True).",
+        )
 
 
 def _content(report) -> dict[str, Any]:
@@ -62,7 +85,7 @@ def _content(report) -> dict[str, Any]:
         "unit": "labels" if e.task == "multilabel" else "rows",
         "summary": [*wording.summary(e), *_effective(e)],
         "severity": _worst(report.findings),
-        "findings": report.told,
+        "findings": report.findings,
         **_metrics(report),
         "probable": probable,
         **(_calibration(report) if probable else {}),

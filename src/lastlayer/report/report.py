@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lastlayer._check import DataError
 from lastlayer.measure import Evaluation, Metric, evaluate
-from lastlayer.outputs import Outputs
+from lastlayer.outputs import Outputs, wanted
 from lastlayer.report.finding import Finding
 from lastlayer.report.findings import find
 
@@ -23,18 +23,14 @@ class Report:
     source: str = "outputs"
     before: Evaluation | None = None
     calibrator: str | None = None  # what was applied, in words
-    data: str | None = None  # how a command line names the rows: files, quoted, and the options that read them
+    data: str = "FILE"  # how a command line names the rows: files, quoted, and the options that read them
     findings: tuple[Finding, ...] = field(init=False)
 
     def __post_init__(self):
         if not self.evaluation.means.rows:
             raise DataError("no row was evaluated, so there is nothing to report.", file=self.source)
-        object.__setattr__(self, "findings", find(self.evaluation))
-
-    @property
-    def told(self) -> list[dict]:
-        """The findings as JSON and pages hold them, each fix with the name of these rows."""
-        return [finding.to_dict(self.data or shlex.quote(self.source)) for finding in self.findings]
+        findings = tuple(finding.about(self.data) for finding in find(self.evaluation))
+        object.__setattr__(self, "findings", findings)
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -42,10 +38,10 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """One sentence: what has to be mended, worst first, or that nothing has."""
+        """One sentence: what has to be mended, worst first, or that nothing has; a note may stand."""
         serious = [f"{f.title} ({f.code})" for f in self.findings if f.severity != "note"]
         if not serious:
-            return "Nothing found that should be fixed before these scores are used."
+            return "Nothing that must be fixed before these scores are used."
         more = f" and {len(serious) - 3} more" if len(serious) > 3 else ""
         return f"To fix before these scores are used: {', '.join(serious[:3])}{more}."
 
@@ -62,7 +58,7 @@ class Report:
             "convention": e.convention,
             "verdict": self.verdict,
             "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},
-            "findings": self.told,
+            "findings": [finding.to_dict() for finding in self.findings],
         }
         if self.before is not None:
             found["calibrator"] = self.calibrator
@@ -73,11 +69,16 @@ class Report:
         """The report as JSON text: metrics with intervals, findings with their evidence and fixes."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
-    def to_html(self, path) -> Path:
-        """Write the report as one self-contained page (offline, no external request); it replaces an older one."""
-        from lastlayer.io.atomic import atomic_writer
-        from lastlayer.report.page import render
+    def to_html(self, path, *, force=False) -> Path:
+        """Write the report as one self-contained page (offline, no external request).
 
+        It replaces an older page; a file that is something else is refused, unless ``force`` is true.
+        """
+        from lastlayer.io.atomic import atomic_writer
+        from lastlayer.report.page import refuse_to_replace, render
+
+        if not force and str(path) != "-":
+            refuse_to_replace(path)
         with atomic_writer(path, force=True) as file:
             file.write(render(self).encode())
         return Path(path)
@@ -115,9 +116,11 @@ def check(outputs: Outputs, *, calibrator=None, convention: str | None = None) -
     >>> check(Outputs(z * 3, "logits", target=y)).findings[0].title
     'over-confident'
     """
+    outputs = wanted("check", outputs)
     source = outputs.source or "outputs"
+    data = "FILE" if outputs.source is None else shlex.quote(outputs.source)
     if calibrator is None:
-        return Report(evaluate(outputs, convention=convention), source)
+        return Report(evaluate(outputs, convention=convention), source, data=data)
     after = evaluate(calibrator.apply(outputs), convention=convention)
     before = None if outputs.kind == "margin" else evaluate(outputs, convention=convention)
-    return Report(after, source, before, str(calibrator))
+    return Report(after, source, before, str(calibrator), data)

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from lastlayer.kernels.cpu import compiled
-from lastlayer.kernels.pool import over_ranges
+from lastlayer.parallel import over_ranges
 
 TILE = 8192  # rows: one range of the pool, and one partial curve
 OCTAVE = 4  # temperatures to a factor of two

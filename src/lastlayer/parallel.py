@@ -1,4 +1,4 @@
-"""Threads for kernels: fixed ranges of rows on a pool of our own.
+"""Threads for kernels and blocks: fixed ranges of rows on a pool of our own.
 
 Numba's threading layers abort when two Python threads enter at once (workqueue) or break the children of a fork (omp),
 so kernels are compiled without ``parallel`` and release the GIL instead. Ranges depend on the number of rows alone, and
