@@ -108,3 +108,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr("lastlayer.calibrate.registry.LARGEST_FILE", 2)
     with pytest.raises(DataError, match=r"binary\.json: is too large"):
         load(tmp_path / "binary.json")
+
+
+def test_a_line_of_text_names_the_method_and_its_parameters():
+    assert str(Identity()) == "identity"
+    assert str(Temperature(3.249911196581899)) == "temperature 3.24991"

@@ -97,6 +97,16 @@ class Calibrator:
                 )
         return self.map(logits)
 
+    def __str__(self):
+        """For a line of text: ``temperature 3.25``, ``identity``."""
+        parameters = [
+            f"{name} {f'{value:.6g}' if isinstance(value, float) else f'of {len(value)} numbers'}"
+            for name, value in self.parameters.items()
+        ]
+        if len(parameters) == 1 and parameters[0].startswith(f"{self.method} "):
+            return parameters[0]
+        return f"{self.method}: {', '.join(parameters)}" if parameters else self.method
+
     @property
     def parameters(self) -> dict[str, Any]:
         """The fitted numbers by name, as JSON holds them."""

@@ -23,17 +23,6 @@ def calibrator_from(file):
     return None if file is None else load_calibrator(file)
 
 
-def in_words(calibrator):
-    """A calibrator for a line of text: ``temperature 3.25``, ``platt: slope 1.2, intercept 0.1``."""
-    parameters = [
-        f"{name} {f'{value:.6g}' if isinstance(value, float) else f'of {len(value)} numbers'}"
-        for name, value in calibrator.parameters.items()
-    ]
-    if len(parameters) == 1 and parameters[0].startswith(f"{calibrator.method} "):
-        return parameters[0]
-    return f"{calibrator.method}: {', '.join(parameters)}" if parameters else calibrator.method
-
-
 def report_of(files, how, calibrator_file=None, convention=None):
     """One `Report` of all files, each data or a state."""
     calibrator = calibrator_from(calibrator_file)

@@ -19,7 +19,7 @@ from lastlayer.cli._common import (
     suggest,
     usage,
 )
-from lastlayer.cli._reading import calibrator_from, in_words, sources
+from lastlayer.cli._reading import calibrator_from, sources
 from lastlayer.decide import Cost, Coverage, Policy, Risk, read_costs
 from lastlayer.io import atomic_writer, load
 from lastlayer.transform import sigmoid
@@ -180,7 +180,7 @@ def _lines(source, fitted, policy, summary):
     s, reviewed = summary, summary.rows - summary.accepted
     yield f"{source}: {s.rows:,} rows, {_rule(policy)}"
     if fitted is not None:
-        yield f"  calibrated by  {in_words(fitted)}"
+        yield f"  calibrated by  {fitted}"
     yield f"  accepted       {s.accepted:,} rows ({s.share:.1%}){_threshold(policy)}"
     undecided = f", of which {s.undecided:,} speak for no class" if s.undecided else ""
     yield f"  review         {reviewed:,} rows ({1 - s.share:.1%}){undecided}"

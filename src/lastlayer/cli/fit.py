@@ -19,7 +19,7 @@ from lastlayer.cli._common import (
     table,
     usage,
 )
-from lastlayer.cli._reading import in_words, on_command_line, sources
+from lastlayer.cli._reading import on_command_line, sources
 from lastlayer.io import load
 from lastlayer.outputs import concatenate
 
@@ -78,7 +78,7 @@ def _show(calibrator, output):
             tried.add_row(t.method, f"{t.nll:.6f}", f"{t.error:.6f}", *above, t.verdict)
         show(tried)
     done = calibrator.certificate
-    click.echo(in_words(calibrator))
+    click.echo(str(calibrator))
     if done is not None:
         click.echo(
             f"nll {done.nll_before:.6f} -> {done.nll_after:.6f} on the {calibrator.fitted_on.rows:,} rows of the fit"
