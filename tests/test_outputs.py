@@ -105,7 +105,7 @@ def test_a_margin_has_no_logits():
     with pytest.raises(DataError, match="margins, of unknown scale, so they have no likelihood") as refused:
         _ = Outputs(Z, "margin", source="svm.npz").logits
     assert refused.value.file == "svm.npz"
-    assert "calibrate them first" in refused.value.fix
+    assert "--kind logits" in refused.value.fix
     assert "--kind logits (in Python: kind='logits')" in refused.value.fix
 
 

@@ -84,8 +84,7 @@ class Outputs:
             raise DataError(
                 "these scores are margins, of unknown scale, so they have no likelihood.",
                 file=self.source,
-                fix="calibrate them first (`lastlayer fit`), or say --kind logits (in Python: kind='logits') if "
-                "softmax of them is meant.",
+                fix="say --kind logits (in Python: kind='logits') if softmax of them is meant.",
             )
         if self.kind == "logits" or (self.kind == "logp" and self.task == "multiclass"):
             return self.scores

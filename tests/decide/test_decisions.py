@@ -62,7 +62,7 @@ def test_what_is_not_known_is_none():
 def test_nothing_accepted_has_no_error_and_no_bound():
     summary = Threshold(np.inf)(four(scores=[[1.0, 0.0]] * 4)).summary()
     assert (summary.accepted, summary.share, summary.error_high) == (0, 0.0, 1.0)
-    assert math.isnan(summary.error)
+    assert summary.error is None
 
 
 @pytest.mark.parametrize("confidence", [0, 1, 95])
@@ -195,3 +195,8 @@ def test_a_floating_target_of_0_and_1_says_who_was_right_and_a_fraction_does_not
     onehot = Outputs(np.stack([0 * z, z], 1), "logits", target=np.eye(2)[y])
     assert policy(onehot).summary().error == 0.0
     assert policy(Outputs(z, "logits", target=[1.0, 0.0, 0.1])).summary().error is None
+
+
+def test_no_error_is_known_where_nothing_is_accepted():
+    summary = Threshold(9.0)(Outputs([1.0, -1.0], "logits", target=[1, 1])).summary()
+    assert (summary.accepted, summary.error, summary.error_all) == (0, None, 0.5)

@@ -117,6 +117,6 @@ def _found(findings, fail_on):
 def _suggest(report, files, calibrator):
     if report.findings:
         suggest(f"lastlayer explain {report.findings[0].code}")
-    elif len(files) == 1:
+    elif len(files) == 1 and report.evaluation.kind != "margin":  # whose decisions wait for a calibrator of margins
         applied = "" if calibrator is None else f" --calibrator {shlex.quote(calibrator)}"
         suggest(f"lastlayer decide {report.data}{applied} --cost wrong=10,review=1")

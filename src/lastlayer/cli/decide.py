@@ -187,6 +187,8 @@ def _lines(source, fitted, policy, summary):
     if s.error is not None and s.accepted:
         bound = f"at most {s.error_high:.2%} ({s.confidence:.0%} confidence)"
         yield f"  error          {s.error:.2%} of the accepted, {bound}"
+    elif s.error_all is not None:
+        yield "  error          none, as none is accepted"
     if s.error_all is not None:
         yield f"                 {s.error_all:.2%} if all were accepted"
     if s.expected_cost is not None:

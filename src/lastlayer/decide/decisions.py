@@ -21,7 +21,8 @@ _JSON_WORDS = {"inf": "Infinity", "-inf": "-Infinity"}
 
 
 class Summary(NamedTuple):
-    """What the decisions amount to, per row that counts; ``None`` where the true classes or the costs are not known.
+    """What the decisions amount to, per row that counts; ``None`` where the true classes or the costs are not known,
+    or where no row is there to have an error.
 
     ``error_high`` bounds the error of accepted rows from above with ``confidence`` (Clopper-Pearson). It holds for a
     policy that was fixed before these rows were seen. With unequal weights it stands on the effective number of rows,
@@ -112,7 +113,8 @@ class Decisions:
         error, high, error_all, realised, cost_all = None, None, None, None, None
         if self.target is not None:
             wrong = self.index != self.target
-            error, error_all = mean(wrong, accepted), mean(wrong, kept & decided)
+            error = mean(wrong, accepted) if accepted.any() else None
+            error_all = mean(wrong, kept & decided) if (kept & decided).any() else None
             effective = weight[accepted].sum() ** 2 / max((weight[accepted] ** 2).sum(), np.finfo(float).tiny)
             high = float(clopper_pearson(error * effective if effective else 0.0, effective, confidence).high)
             realised, cost_all = self._realised(self.accept, kept, mean), self._realised(decided, kept, mean)
