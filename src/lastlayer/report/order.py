@@ -44,9 +44,8 @@ def _clear_cycles(matrix, count, heaviest):
 
     recall = matrix / np.where(count > 0, count, 1.0)[:, None]
     k = len(recall)
-    _, source = linear_sum_assignment(
-        recall + 1e-9 * np.eye(k), maximize=True
-    )  # of equal ones, the order that is given
+    stay = 1e-9 * np.eye(k)  # a tie-break: of permutations that do equally well, the order that is given
+    _, source = linear_sum_assignment(recall + stay, maximize=True)
     moved = []
     for cycle in _cycles(source):
         there, here = recall[cycle, source[cycle]], recall[cycle, cycle]

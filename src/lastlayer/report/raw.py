@@ -210,9 +210,7 @@ def softmax_twice(e):
     fix = (
         f"z = {f'np.log({wide})' if e.kind == 'probs' else wide}; p = z - z.mean(-1, keepdims=True) + 1 / z.shape[-1]; "
     )
-    fix += (
-        f"p = np.maximum(p, np.finfo({e.kind}.dtype).eps); probs = p / p.sum(-1, keepdims=True)  # undoes one softmax"
-    )
+    fix += "p = np.maximum(p, 0); probs = p / p.sum(-1, keepdims=True)  # undoes one softmax"
     return finding("L202", abs(gap.mean), evidence, {"near": near, "brier_gain": mean, "z": z}, fix=fix)
 
 
@@ -242,8 +240,8 @@ def _sigmoid_twice(e):
         f"every probability lies between {number(low)} and {number(high)}, where a sigmoid of probabilities lies "
     )
     evidence += f"between 0.5 and {number(most)}, and the mean probability is off by {number(worst)}"
-    fix = 'p, eps = probs.astype("float64"), np.finfo(probs.dtype).eps; '
-    fix += "probs = np.clip(np.log(p / (1 - p)), eps, 1 - eps)  # undoes one sigmoid"
+    fix = 'p = np.log(probs / (1 - probs.astype("float64"))); probs = np.minimum(np.maximum(p, 0), 1)'
+    fix += "  # undoes one sigmoid"
     return finding("L202", worst, evidence, {"least": low, "largest": high, "gap": worst}, fix=fix)
 
 

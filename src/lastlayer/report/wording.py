@@ -64,7 +64,9 @@ def percent(share) -> str:
         return f"{100 * round(share, 15):.4g} %"
     if nearer < 1e-6:
         return "< 0.0001 %" if share < 0.5 else "> 99.9999 %"
-    decimals = 2 if nearer >= 5e-5 else 1 - math.floor(math.log10(100 * nearer) + 1e-9)
+    decimals = (
+        2 if nearer >= 5e-5 else 1 - math.floor(math.log10(100 * nearer) + 1e-9)
+    )  # 1e-9: log10(1e-3) may be -3.0000000000000004
     return f"{100 * share:.{decimals}f} %"
 
 
