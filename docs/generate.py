@@ -13,9 +13,13 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 os.environ["NO_COLOR"] = "1"
 
 import laws  # noqa: E402  (the two paths come first)
+import test_laws  # noqa: E402
 from lastlayer.cli import COMMANDS, main  # noqa: E402
 
 WIDTH = 80
+NUMBER_WORDS = ("order", "ends", "half", "ulp", "slope_ulp")
+WORDS = ("shift", "permutation", "masked", "order", "empty", "infinite", "half", "ulp", "slope_ulp")
+COLUMNS = ("shift", "permutation", "masked", "order", "empty", "infinite", "ends", "half", "ulp", "slope_ulp")
 
 
 def cli_page():
@@ -36,26 +40,29 @@ def cli_page():
 
 
 def laws_page():
-    """What every function of ``transform`` and ``loss`` promises: a table, and the reasons where it does not."""
-    columns = ("shift", "permutation", "masked", "order", "empty", "infinite", "half", "ulp", "slope_ulp")
-    rows, reasons = [], []
-    for law in laws.LAWS:
-        cells = [_cell(getattr(law, column)) for column in columns]
-        rows.append([f"`{law.name}`", *cells, f"`{law.symmetry.says}`"])
-        for column in columns:
-            value = getattr(law, column)
-            if isinstance(value, laws.Exempt):
-                instead = f" (instead of {value.instead_of!r})" if value.instead_of else ""
-                reasons.append(f"- `{law.name}`, {column}{instead}: {value.why}.")
+    """What every function of ``transform`` and ``loss`` promises: the laws, who keeps them, and the table of rows."""
+    sentences, reasons = [], []
+    for law in test_laws.every_law().values():
+        exempt = law.exempt()
+        sentences.append([law.name, law.says, f"{len(law.kept())} of {len(law.rows)}"])
+        reasons += [f"- **{law.name}**, `{row.name}`: {row.exempt[law.name].why}." for row in exempt]
+    rows = []
+    for row in laws.ROWS:
+        words = WORDS if row.takes != "number" else NUMBER_WORDS
+        cells = [_cell(getattr(row, column)) if column in words else "" for column in COLUMNS]
+        rows.append([f"`{row.name}`", *cells, f"`{row.symmetry.says}`"])
     meaning = laws.__doc__.split("\n\n", 2)[2].rstrip()
     return "\n".join(
         [
-            "# Laws\n\nWhat every function of `transform` and `loss` promises, whatever the array library. Written by "
-            "`docs/generate.py` from `tests/laws.py`, whose rows `tests/test_laws.py` runs.\n",
-            f"```text\n{meaning}\n```\n",
-            _table(["function", *columns, "symmetry"], rows),
-            "\n## Promises that are not made\n",
+            "# Laws\n\nWhat every function of `transform` and `loss` promises, whatever the array library: NumPy (also "
+            "read-only and Fortran-ordered), array-api-strict, PyTorch and JAX. Written by `docs/generate.py` from "
+            f"the {len(laws.ROWS)} rows of `tests/laws.py` and the {len(sentences)} laws of the test files, each of "
+            "which is checked on every row that it speaks of.\n",
+            _table(["law", "says", "kept by"], sentences),
+            "\n## Exemptions\n\nEach names a counter-example in its row, and the suite sees the law fail on it.\n",
             *reasons,
+            f"\n## Rows\n\n```text\n{meaning}\n```\n",
+            _table(["function", *COLUMNS, "symmetry"], rows),
             "",
         ]
     )
@@ -69,8 +76,6 @@ def _block(text):
 
 
 def _cell(value):
-    if isinstance(value, laws.Exempt):
-        return "no"
     if value is None:
         return ""
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Every row of `laws.LAWS` against the reference, in units in the last place of the result.
+"""The laws of accuracy: every row of `laws.ROWS` against the reference, in units in the last place of the result.
 
 Rows of 1 to 1,000 classes: normal at scales 1 to 30, one class 0 to 80 above the rest, ties, three in ten masked, and
 far from zero. Where the result is below the smallest normal number of the dtype, it only has to be as small. The long
@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 
 import reference
-from arrays import JAX_JIT, JAX_JIT_64, TORCH, TORCH_32, Library
-from laws import LAWS, over, targets
+from arrays import DIFFERENTIABLE, JAX_JIT, JAX_JIT_64, TORCH, TORCH_32, Library
+from laws import ROWS
+from table import law
 
 NUMPY, NUMPY_32 = Library("numpy", "numpy", np.array), Library("numpy-float32", "numpy", np.array, dtype="float32")
 BACKENDS = [NUMPY, NUMPY_32, TORCH, TORCH_32, JAX_JIT, JAX_JIT_64]
-SOFTMAX = [law for law in LAWS if law.takes != "number"]
-NUMBERS = [law for law in LAWS if law.takes == "number"]
+OF_CLASSES = [row for row in ROWS if row.takes != "number"]
+NUMBERS = [row for row in ROWS if row.takes == "number"]
 SLOPE_OF_ROW = 16  # where a derivative cancels: units in the last place of the largest entry of the row
 
 
 @functools.cache
-def rows(classes):
-    """The rows of the sweep, in values that float32 holds exactly."""
+def sweep(classes):
+    """Rows of so many classes, in values that float32 holds exactly."""
     rng = np.random.default_rng(classes)
     each = 2 if classes <= 10 else 1
     x = [rng.normal(0, scale, classes) for scale in (1, 3, 10, 30) for _ in range(each)]
@@ -54,32 +55,34 @@ def numbers(low, high):
     return x.astype(np.float32).astype(np.float64)
 
 
-def target_of(law, x):
+def target_of(row, x):
     """Each second row is right: its target is its largest class."""
-    target = targets(law, x)
-    if law.target == "index":
+    target = row.targets(x)
+    if row.target == "index":
         return np.where(np.arange(len(x)) % 2, x.argmax(-1), np.isfinite(x).argmax(-1))
-    return np.where(np.isfinite(x), target, 0.0) if law.target == "distribution" else target
+    return np.where(np.isfinite(x), target, 0) if row.target in ("distribution", "binary") else target
 
 
 @functools.cache
-def expected(law, classes):
-    x = rows(classes)
-    target = None if law.takes == "batch" else target_of(law, x)
-    return [parts(reference.value(law, row, None if target is None else target[i])) for i, row in enumerate(x)]
+def swept(row, classes):
+    """The rows of so many classes, and what is expected of them."""
+    x = sweep(classes)
+    x, target = row.held or (x, target_of(row, x))
+    wanted = [reference.value(row, one, None if target is None else target[i]) for i, one in enumerate(x)]
+    return x, target, [parts(exact) for exact in wanted]
 
 
 @functools.cache
-def expected_slopes(law):
+def expected_slopes(row):
     """For rows of three classes; for numbers, one list of all."""
-    if law.takes == "number":
-        x = numbers(*law.domain)
-        return x, parts(reference.gradient(law, x, np.ones(len(x)), targets(law, x)))
-    x = rows(3)[::2]
+    if row.takes == "number":
+        x = numbers(*row.domain)
+        return x, row.targets(x), parts(reference.gradient(row, x, np.ones(len(x)), row.targets(x)))
+    x = sweep(3)[::2]
     x = x[np.isfinite(x).all(-1) & (np.sort(x, -1)[:, -1] > np.sort(x, -1)[:, -2])]
-    target = target_of(law, x)
-    slopes = [reference.gradient(law, row, [1.0], None if target is None else target[i]) for i, row in enumerate(x)]
-    return x, [parts(slope) for slope in slopes]
+    x, target = row.held or (x, target_of(row, x))
+    slopes = [reference.gradient(row, one, [1.0], None if target is None else target[i]) for i, one in enumerate(x)]
+    return x, target, [parts(slope) for slope in slopes]
 
 
 def parts(exact):
@@ -102,74 +105,82 @@ def worst_ulp(got, want, dtype, unit=0.0):
     return error.max(initial=0.0)
 
 
-@over(SOFTMAX)
-@pytest.mark.parametrize(
-    ("library", "classes"),
-    [(known, k) for known in BACKENDS for k in ([3, 1000] if known.package == "jax" else [1, 2, 3, 10, 1000])],
-    indirect=["library"],
-    ids=str,
+@law(
+    "accuracy",
+    "Rows of 1 to 1,000 classes are within `ulp` units in the last place of the exact value.",
+    OF_CLASSES,
+    BACKENDS,
 )
-def test_values(law, library, classes):
-    x = rows(classes)
-    got = [library.run(law, row) for row in x] if law.takes == "batch" else library.run(law, x, target_of(law, x))
-    for row, ours, exact in zip(x, got, expected(law, classes), strict=True):
-        unit = law.unit(row) if law.unit and np.isfinite(law.unit(row)) else 0.0
-        assert worst_ulp(ours, exact, library.dtype, unit) <= law.ulp, row
+def test_accuracy(row, library):
+    for classes in [3, 1000] if library.package == "jax" else [1, 2, 3, 10, 1000]:
+        x, target, wanted = swept(row, classes)
+        for one, ours, exact in zip(x, row.run(library, x, target), wanted, strict=True):
+            unit = row.unit(one) if row.unit and np.isfinite(row.unit(one)) else 0.0
+            assert worst_ulp(ours, exact, library.dtype, unit) <= row.ulp, one
 
 
-@over(NUMBERS)
-@pytest.mark.parametrize("library", BACKENDS, indirect=True, ids=str)
-def test_values_of_numbers(law, library):
-    x = numbers(*law.domain)
-    target = targets(law, x)
-    bound = 128 if (law.name, library) == ("log1mexp", JAX_JIT_64) else law.ulp  # XLA's own log1p near -0.4
-    assert worst_ulp(library.run(law, x, target), parts(reference.value(law, x, target)), library.dtype) <= bound
+@law(
+    "accuracy of numbers",
+    "Single numbers over the whole domain are within `ulp` of the exact value.",
+    NUMBERS,
+    BACKENDS,
+)
+def test_accuracy_of_numbers(row, library):
+    x = numbers(*row.domain)
+    target = row.targets(x)
+    bound = row.xla_ulp if row.xla_ulp and library is JAX_JIT_64 else row.ulp
+    assert worst_ulp(library.run(row, x, target), parts(reference.value(row, x, target)), library.dtype) <= bound
 
 
-@over([law for law in NUMBERS if law.slope_ulp is not None])
-def test_slopes_of_numbers(law, differentiable):
-    x, want = expected_slopes(law)
-    got = differentiable.gradient(law, x, targets(law, x))
-    assert worst_ulp(got, want, differentiable.dtype) <= law.slope_ulp
-
-
-@over([law for law in SOFTMAX if law.gives == "one" and law.takes == "row"])
-def test_slopes_of_rows(law, differentiable):
-    x, wanted = expected_slopes(law)
-    got = differentiable.gradient(law, x, target_of(law, x))
-    for ours, want in zip(got, wanted, strict=True):
-        if law.slope_ulp is None:
-            assert worst_ulp(ours, want, differentiable.dtype, np.abs(want[0]).max()) <= SLOPE_OF_ROW
-        else:
-            assert worst_ulp(ours, want, differentiable.dtype) <= law.slope_ulp
+@law(
+    "accuracy of slopes",
+    f"Slopes are within `slope_ulp` of the exact ones; where a derivative cancels, within {SLOPE_OF_ROW} units in the "
+    "last place of the largest of the row.",
+    [row for row in OF_CLASSES if row.gives == "one" and row.takes == "row"]
+    + [row for row in NUMBERS if row.slope_ulp is not None],
+    DIFFERENTIABLE,
+)
+def test_accuracy_of_slopes(row, library):
+    x, target, want = expected_slopes(row)
+    got = library.gradient(row, x, target)
+    if row.takes == "number":
+        assert worst_ulp(got, want, library.dtype) <= row.slope_ulp
+        return
+    for ours, exact in zip(got, want, strict=True):
+        unit, bound = (np.abs(exact[0]).max(), SLOPE_OF_ROW) if row.slope_ulp is None else (0.0, row.slope_ulp)
+        assert worst_ulp(ours, exact, library.dtype, unit) <= bound
 
 
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 @pytest.mark.parametrize("differentiable", [TORCH, TORCH_32, JAX_JIT, JAX_JIT_64], indirect=True, ids=str)
 def test_cross_entropy_gradient_is_p_minus_onehot(differentiable, classes):
-    law = next(law for law in LAWS if law.name == "cross_entropy")
-    x = rows(classes)
-    target = target_of(law, x)
-    got = differentiable.gradient(law, x, target)
-    for i, row in enumerate(x):
-        want = parts(reference.softmax_minus_onehot(row, target[i]))
-        assert worst_ulp(got[i], want, differentiable.dtype) <= law.slope_ulp, row
+    row = next(row for row in ROWS if row.name == "cross_entropy")
+    x = sweep(classes)
+    target = target_of(row, x)
+    got = differentiable.gradient(row, x, target)
+    for i, one in enumerate(x):
+        want = parts(reference.softmax_minus_onehot(one, target[i]))
+        assert worst_ulp(got[i], want, differentiable.dtype) <= row.slope_ulp, one
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [32_000, 256_000])
 @pytest.mark.parametrize("library", [NUMPY, NUMPY_32, TORCH_32, JAX_JIT], indirect=True, ids=str)
-@over([law for law in SOFTMAX if law.takes == "row" and law.target in (None, "index") and not law.settings])
-def test_values_of_long_rows(law, library, classes):
+@pytest.mark.parametrize(
+    "row",
+    [row for row in OF_CLASSES if row.takes == "row" and row.target in (None, "index") and not row.variant],
+    ids=lambda row: row.name,
+)
+def test_accuracy_of_long_rows(row, library, classes):
     """Sums that long may carry one more bit."""
     rng = np.random.default_rng(classes)
     x = np.stack([rng.normal(0, 1, classes), rng.normal(0, 10, classes), rng.normal(0, 1, classes)])
     x[2, 7] = 40.0
     x = x.astype(np.float32).astype(np.float64)
-    target = np.array([3, int(x[1].argmax()), 7]) if law.target else None
-    got = library.run(law, x, target)
+    target = np.array([3, int(x[1].argmax()), 7]) if row.target else None
+    got = library.run(row, x, target)
     with mpmath.workdps(40):
-        for i, row in enumerate(x):
-            want = parts(reference.value(law, row, None if target is None else target[i]))
-            unit = law.unit(row) if law.unit else 0.0
-            assert worst_ulp(got[i], want, library.dtype, unit) <= 2 * law.ulp
+        for i, one in enumerate(x):
+            want = parts(reference.value(row, one, None if target is None else target[i]))
+            unit = row.unit(one) if row.unit else 0.0
+            assert worst_ulp(got[i], want, library.dtype, unit) <= 2 * row.ulp

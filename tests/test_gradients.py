@@ -1,4 +1,4 @@
-"""The derivatives of every row of `laws.LAWS`: against the reference, at edges, twice, forward, mapped and traced."""
+"""The laws of derivatives: against the reference, at edges, twice, forward, mapped over rows and traced."""
 
 import functools
 
@@ -6,117 +6,137 @@ import numpy as np
 import pytest
 
 import reference
-from arrays import JAX, JAX_JIT, TORCH
-from laws import LAWS, over, sample, targets
+from arrays import DIFFERENTIABLE, JAX, JAX_JIT_64, TORCH
+from laws import ROWS
+from table import law
 
-ROWS = [law for law in LAWS if law.takes == "row"]
-NUMBERS = [law for law in LAWS if law.takes == "number"]
-CONTAINED = ROWS + NUMBERS
-
-
-def cotangents(law, x):
-    """What comes back to each entry of the result: 1 for one number per row, else something that is not even."""
-    return np.resize([1.0, -0.5, 0.25, 2.0, 0.75], x.shape) if law.gives != "one" else np.array(1.0)
+OF_CLASSES = [row for row in ROWS if row.takes == "row"]
+CONTAINED = [row for row in ROWS if row.takes != "batch"]
+MASKED = [[1.0, -np.inf, 0.5], [-np.inf] * 3, [np.inf, 0.0, np.inf]]
 
 
 @functools.cache
-def expected_gradient(law):
-    x = untied(law)
-    target, seeds = targets(law, x), np.broadcast_to(cotangents(law, x), x.shape)
+def expected_gradient(row):
+    x, target = row.smooth_inputs()
+    seeds = np.broadcast_to(row.cotangents(x), x.shape)
     slopes = []
     for i in range(len(x)):
-        seed = [1.0] if law.gives == "one" else seeds[i]
-        slopes.append(reference.gradient(law, x[i], seed, None if target is None else target[i]))
+        seed = [1.0] if row.gives == "one" else seeds[i]
+        slopes.append(reference.gradient(row, x[i], seed, None if target is None else target[i]))
     return np.array(slopes, dtype=float)
 
 
-def gradient(law, backend, x, target):
-    if law.takes == "batch":
-        return np.stack([backend.gradient(law, row) for row in x])
-    return backend.gradient(law, x, target, cotangents(law, x))
+@law(
+    "gradient",
+    "The gradient is that of the exact formula; where NumPy has no gradient, PyTorch and JAX (eager and compiled) do.",
+    ROWS,
+    [*DIFFERENTIABLE, JAX],
+)
+def test_gradient(row, library):
+    got, want = row.gradient(library, *row.smooth_inputs()), expected_gradient(row)
+    scale = np.abs(want).max(-1, keepdims=True) if row.takes != "number" else np.abs(want)
+    assert (np.abs(got - want) <= 16 * library.eps * scale).all()
 
 
-def untied(law):
-    """The sample without ties, where the largest logit has a slope of its own."""
-    x = sample(law)
-    if law.function.__name__ in ("log_odds", "top2_gap"):
-        x[1, 0] += 1
-    return x
+@law(
+    "gradient of a shift",
+    "The gradient of a row sums to what adding a constant does: to 0, or to 1 or -1 where it comes out again.",
+    [row for row in ROWS if row.takes != "number"],
+    DIFFERENTIABLE,
+)
+def test_gradient_of_a_shift(row, library):
+    x, target = row.inputs()
+    seeds = np.broadcast_to(row.cotangents(x), x.shape)
+    added = row.added * (1.0 if row.gives == "one" else seeds.sum(-1))
+    sums = row.gradient(library, x, target).sum(-1)
+    np.testing.assert_allclose(sums, added, rtol=0, atol=32 * library.eps)
 
 
-def check_gradient(law, backend):
-    x = untied(law)
-    got, want = gradient(law, backend, x, targets(law, x)), expected_gradient(law)
-    scale = np.abs(want).max(-1, keepdims=True) if law.takes != "number" else np.abs(want)
-    assert (np.abs(got - want) <= 16 * backend.eps * scale).all()
-
-
-@over(LAWS)
-def test_gradient(law, differentiable):
-    check_gradient(law, differentiable)
-
-
-@over([law for law in LAWS if law.name in ("cross_entropy", "entropy", "mean")])
-def test_gradient_under_eager_jax(law):
-    JAX.require()
-    check_gradient(law, JAX)
-
-
-@over([law for law in LAWS if law.shift is not None])
-def test_the_gradient_sums_to_what_a_shift_does(law, differentiable):
-    x = sample(law)
-    sums = gradient(law, differentiable, x, targets(law, x)).sum(-1)
-    np.testing.assert_allclose(sums, 1.0 if law.shift == "adds" else 0.0, rtol=0, atol=32 * differentiable.eps)
-
-
-@over(ROWS)
-def test_a_masked_class_has_no_gradient_and_an_empty_row_none_at_all(law, differentiable):
-    whole, target = sample(law), targets(law, sample(law))
+@law(
+    "gradient of a masked class",
+    "A masked class has gradient exactly 0 and leaves those of the others; an empty row has none at all.",
+    OF_CLASSES,
+    DIFFERENTIABLE,
+)
+def test_gradient_of_a_masked_class(row, library):
+    whole, target = row.inputs()
     x = np.concatenate([whole, np.full((4, 1), -np.inf)], axis=-1)
     x[3] = -np.inf
-    seed = cotangents(law, x)
+    seed = row.cotangents(x)
     if seed.ndim:
         seed[:, 4] = 0  # what comes back to log 0 itself has nowhere to go but there
-    wide = np.concatenate([target, np.zeros((4, 1))], axis=-1) if law.target == "distribution" else target
-    got = differentiable.gradient(law, x, wide, seed)
+    wide = target
+    if row.target in ("distribution", "binary"):
+        wide = np.concatenate([target, np.zeros((4, 1), target.dtype)], axis=-1)
+    got = library.gradient(row, x, wide, seed)
     assert (got[3] == 0).all()
     assert (got[:3, 4] == 0).all()
-    without = differentiable.gradient(law, whole, target, seed[:, :4] if seed.ndim else seed)
-    np.testing.assert_allclose(got[:3, :4], without[:3], rtol=0, atol=16 * differentiable.eps)
+    without = library.gradient(row, whole, target, seed[:, :4] if seed.ndim else seed)
+    np.testing.assert_allclose(got[:3, :4], without[:3], rtol=0, atol=16 * library.eps)
 
 
-@over(CONTAINED)
-def test_a_nan_gives_a_nan_gradient_in_its_row_alone(law, differentiable):
-    x = sample(law)
-    target = targets(law, x)
+@law(
+    "gradient of a nan",
+    "A nan makes the gradient of its own row nan (where it has a slope), and of no other.",
+    CONTAINED,
+    DIFFERENTIABLE,
+)
+def test_gradient_of_a_nan(row, library):
+    x, target = row.inputs()
     spoilt = x.copy()
     spoilt[3, 1] = np.nan
-    before, after = gradient(law, differentiable, x, target), gradient(law, differentiable, spoilt, target)
+    before, after = row.gradient(library, x, target), row.gradient(library, spoilt, target)
     touched = np.zeros(x.shape, bool)
-    touched[(3, 1) if law.takes == "number" else 3] = True
+    touched[(3, 1) if row.takes == "number" else 3] = True
     reached = np.isnan(after[touched])
-    assert reached.sum() == 2 if law.function.__name__ == "top2_gap" else reached.all()
+    assert reached.sum() == (reached.size if row.nan_slopes is None else row.nan_slopes)
     np.testing.assert_array_equal(after[~touched], before[~touched])
 
 
-@over(LAWS)
-def test_torch_differentiates_twice(law):
-    torch = pytest.importorskip("torch", reason="pip install torch")
-    x = torch.from_numpy(untied(law)[:3] / 2).requires_grad_()
-    x = x.detach()[0].requires_grad_() if law.takes == "batch" else x
-    target = targets(law, untied(law)[:3])
-    assert torch.autograd.gradcheck(lambda z: law(z, target), x)
-    if law.function.__name__ != "top2_gap":  # piecewise linear: its gradient is a constant
-        assert torch.autograd.gradgradcheck(lambda z: law(z, target), x)
+@law(
+    "twice",
+    "PyTorch differentiates it twice: double backward equals finite differences of the gradient.",
+    [row for row in ROWS if row.curved],
+    [TORCH],
+)
+def test_twice(row, library):
+    import torch
+
+    x, target = row.smooth_inputs()
+    x, target = x[:3] / 2, None if target is None else target[:3]
+    x = library.of(x[0] if row.takes == "batch" else x).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda z: row(z, target), x)
 
 
-@over(ROWS)
-def test_curvature_is_finite_at_masked_classes_empty_and_infinite_rows(law):
-    torch = pytest.importorskip("torch", reason="pip install torch")
-    x = torch.tensor([[1.0, -np.inf, 0.5], [-np.inf] * 3, [np.inf, 0.0, np.inf]], dtype=torch.float64)
-    x.requires_grad_()
-    target = {"index": np.array([0, 0, 0]), "distribution": np.array([[0.5, 0, 0.5]] * 3)}.get(law.target)
-    y = law(x, target)
+@law(
+    "hessian",
+    "`jax.hessian` in float64 equals second differences of the exact formula.",
+    [row for row in ROWS if row.curved],
+    [JAX_JIT_64],
+)
+def test_hessian(row, library):
+    import jax
+
+    x, target = row.smooth_inputs()
+    x, target = x[0] / 2, None if target is None else target[0]
+    seed = row.cotangents(x)
+    got = jax.jit(jax.hessian(lambda z: (row(z, target) * seed).sum()))(library.of(x))
+    seeds = [1.0] if row.gives == "one" else seed
+    want = np.array(reference.hessian(row, x, seeds, target), dtype=float)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-13 * max(1.0, np.abs(want).max()))
+
+
+@law(
+    "curvature of special rows",
+    "Slopes and curvature are finite at masked classes, at empty rows and at rows that hold inf, where the result is.",
+    OF_CLASSES,
+    [TORCH],
+)
+def test_curvature_of_special_rows(row, library):
+    import torch
+
+    x = library.of(MASKED).requires_grad_()
+    y = row(x, row.special_target(3))
     y = torch.where(torch.isfinite(y), y, torch.zeros_like(y))
     (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
     assert slope.isfinite().all()
@@ -125,51 +145,42 @@ def test_curvature_is_finite_at_masked_classes_empty_and_infinite_rows(law):
         assert curvature.isfinite().all()
 
 
-@over(CONTAINED)
-def test_torch_maps_gradients_over_rows(law):
-    torch = pytest.importorskip("torch", reason="pip install torch")
-    x = torch.from_numpy(sample(law))
-    target = targets(law, sample(law))
-    if target is None:
-        mapped = torch.func.vmap(torch.func.grad(lambda z: law(z).sum()))(x)
-    else:
-        mapped = torch.func.vmap(torch.func.grad(lambda z, y: law(z, y).sum()))(x, torch.from_numpy(target))
-    np.testing.assert_array_equal(mapped, TORCH.gradient(law, x.numpy(), target))
+@law("torch.func", "`torch.func.vmap(grad)` gives the bits of a gradient of the whole block.", CONTAINED, [TORCH])
+def test_torch_func(row, library):
+    import torch
+
+    x, target = row.inputs()
+    given = (library.of(x),) if target is None else (library.of(x), library.of(target))
+    mapped = torch.func.vmap(torch.func.grad(lambda z, *fixed: row(z, *fixed).sum()))(*given)
+    np.testing.assert_array_equal(mapped, library.gradient(row, x, target))
 
 
-@over(CONTAINED)
-def test_jax_maps_gradients_over_rows(law):
-    jax = pytest.importorskip("jax", reason="pip install jax")
-    x = JAX.of(sample(law))
-    target = targets(law, sample(law))
-    if target is None:
-        mapped = jax.jit(jax.vmap(jax.grad(lambda z: law(z).sum())))(x)
-    else:
-        mapped = jax.jit(jax.vmap(jax.grad(lambda z, y: law(z, y).sum())))(x, jax.numpy.asarray(target))
-    batch = TORCH.gradient(law, sample(law), target)
-    np.testing.assert_allclose(mapped, batch, rtol=1e-5, atol=1e-6)
+@law("jax.vmap", "`jax.vmap(grad)`, compiled, gives values and gradients of the whole block.", CONTAINED, [JAX])
+def test_jax_vmap(row, library):
+    import jax
+
+    def value_twice(z, *fixed):
+        y = row(z, *fixed)
+        return y.sum(), y
+
+    x, target = row.inputs()
+    given = (library.of(x),) if target is None else (library.of(x), library.of(target))
+    slopes, values = jax.jit(jax.vmap(jax.grad(value_twice, has_aux=True)))(*given)
+    np.testing.assert_allclose(values, row(x, target), rtol=4e-6, atol=4e-6)
+    np.testing.assert_allclose(slopes, TORCH.gradient(row, x, target), rtol=1e-5, atol=1e-6)
 
 
-@over(LAWS)
+@law("forward mode", "The derivative along a direction (`torch.func.jvp`) agrees with the gradient.", ROWS, [TORCH])
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # inside torch.func.jvp
-def test_forward_mode_agrees_with_reverse_mode(law):
-    torch = pytest.importorskip("torch", reason="pip install torch")
-    x = sample(law)
-    x = x[0] if law.takes == "batch" else x
-    target = targets(law, x)
+def test_forward_mode(row, library):
+    import torch
+
+    x, target = row.inputs()
+    x = x[0] if row.takes == "batch" else x
     direction = np.resize([1.0, -2.0, 0.5], x.shape)
-    _, forward = torch.func.jvp(lambda z: law(z, target).sum(), (TORCH.of(x),), (TORCH.of(direction),))
-    reverse = (TORCH.gradient(law, x, target) * direction).sum()
+    _, forward = torch.func.jvp(lambda z: row(z, target).sum(), (library.of(x),), (library.of(direction),))
+    reverse = (library.gradient(row, x, target) * direction).sum()
     np.testing.assert_allclose(forward, reverse, rtol=1e-13, atol=1e-14)
-
-
-@over(LAWS)
-def test_jax_traces_the_formula(law):
-    JAX_JIT.require()
-    x = sample(law)
-    target = targets(law, x)
-    traced = JAX_JIT.run(law, x, target)
-    np.testing.assert_allclose(traced, law(x, target), rtol=4e-6, atol=4e-6)
 
 
 def test_jax_traces_targets_and_poisons_those_out_of_range():

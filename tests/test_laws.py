@@ -1,26 +1,23 @@
-"""Every promise of `laws.LAWS`, over every row that makes it, on every array library."""
+"""The laws of values: what holds for the results of every row of `laws.ROWS`, on every array library."""
 
+import importlib
 import inspect
 
 import numpy as np
 import pytest
 
 import lastlayer as ll
-from arrays import LIBRARIES, TORCH
+from arrays import JAX, JAX_JIT, LIBRARIES, TORCH, Library
 from lastlayer import loss, transform
-from laws import LAWS, Exempt, over, sample, targets
+from laws import ROWS
+from table import LAWS, law
 
-NAMES = [law.name for law in LAWS]
-ROWS = [law for law in LAWS if law.takes == "row"]
-NUMBERS = [law for law in LAWS if law.takes == "number"]
-CONTAINED = [law for law in LAWS if law.takes != "batch"]
-
-
-def call(law, library, x, target=None):
-    """The law's function on `x` in `library`, back as NumPy; a batch is called row by row."""
-    if law.takes == "batch" and np.ndim(x) > 1:
-        return np.stack([call(law, library, row) for row in x])
-    return library.run(law, x, target)
+SAME_BITS = [known for known in LIBRARIES if known.package != "jax"]
+NUMPY = Library("numpy", "numpy", np.array)
+OF_CLASSES = [row for row in ROWS if row.takes != "number"]
+CONTAINED = [row for row in ROWS if row.takes != "batch"]
+FILES = ("test_laws", "test_special_values", "test_gradients", "test_accuracy")
+FIRST = {"logit": "probs", "log1mexp": "logp", "mean": "losses"}
 
 
 def close(a, b, library, ulp=8):
@@ -35,172 +32,303 @@ def test_every_public_function_has_a_row():
         if not name.startswith("_") and inspect.isfunction(function)
     }
     assert len(public) >= 15
-    assert public == {law.function for law in LAWS}
-    assert len(set(NAMES)) == len(NAMES)
+    assert public == {row.function for row in ROWS}
+    names = [row.name for row in ROWS]
+    assert len(set(names)) == len(names)
 
 
-def test_every_row_function_says_everything():
-    for law in LAWS:
-        if law.takes != "number":
-            assert None not in (law.shift, law.permutation, law.masked, law.empty, law.infinite), law.name
+def every_law():
+    """All laws: they are told where they are checked."""
+    for file in FILES:
+        importlib.import_module(file)
+    return LAWS
 
 
-def check_shift(law, library, x, target, claim):
-    moved = call(law, library, x + 1024.0, target)
-    same = call(law, library, x, target)
-    if claim == "adds":
-        close(moved, same + 1024.0, library, ulp=1)
-    else:
-        np.testing.assert_array_equal(moved, same)
-
-
-def check_permutation(law, library, x, target, claim):
-    order = np.array([2, 0, 3, 1])
-    if law.target == "index":
-        target = np.argsort(order)[target]
-    elif law.target == "distribution":
-        target = target[:, order]
-    before = call(law, library, x, targets(law, x))
-    close(call(law, library, x[:, order], target), before[:, order] if claim == "follows" else before, library)
-
-
-def check_masked(law, library, x, target, claim):
-    masked = np.concatenate([x, np.full((*x.shape[:-1], 1), -np.inf)], axis=-1)
-    if law.target == "distribution":
-        target = np.concatenate([target, np.zeros((*target.shape[:-1], 1))], axis=-1)
-    result = call(law, library, masked, target)
-    if law.gives == "classes":
-        assert (result[..., -1] == claim).all()
-        result = result[..., :-1]
-    close(result, call(law, library, x, target if law.target != "distribution" else target[..., :-1]), library)
-
-
-def check_order(law, library, x, target, claim):
-    before = call(law, library, x, target)
-    if claim == "keeps the order of the classes":
-        higher = x[..., :, None] > x[..., None, :]
-        assert (before[..., :, None] >= before[..., None, :])[higher].all()
-        return
-    if law.takes == "number":
-        steps = np.diff(before, axis=0)
-        up = 2 * target[0] - 1 if claim == "falls towards the target" else 1
-        assert (steps * up >= 0).all() if claim == "rises" else (steps * up <= 0).all()
-        return
-    classes = np.arange(x.shape[-1])
-    which = {
-        "rises with each logit": lambda: classes,
-        "falls with the largest logit": lambda: x.argmax(-1)[..., None],
-        "rises with the largest logit": lambda: x.argmax(-1)[..., None],
-        "falls with the logit of the target": lambda: (
-            np.argmax(target, -1)[..., None] if law.target == "distribution" else np.asarray(target)[..., None]
-        ),
-    }[claim]()
-    for k in range(x.shape[-1]):
-        raised = call(law, library, np.where((which == k) & (classes == k), x + 0.5, x), target)
-        assert (raised >= before).all() if claim.startswith("rises") else (raised <= before).all()
-
-
-CHECKS = {"shift": check_shift, "permutation": check_permutation, "masked": check_masked, "order": check_order}
-
-
-def claims(promise, laws):
-    """The rows that make the promise."""
-    return over([law for law in laws if not isinstance(getattr(law, promise), Exempt)])
-
-
-@claims("shift", [law for law in LAWS if law.takes != "number"])
-def test_shift(law, library):
-    x = sample(law)
-    check_shift(law, library, x, targets(law, x), law.shift)
-
-
-@claims("permutation", [law for law in LAWS if law.takes != "number"])
-def test_permutation(law, library):
-    x = sample(law)
-    check_permutation(law, library, x, targets(law, x), law.permutation)
-
-
-@claims("masked", [law for law in LAWS if law.takes != "number"])
-def test_a_masked_class_is_absent(law, library):
-    x = sample(law)
-    check_masked(law, library, x, targets(law, x), law.masked)
-
-
-@claims("order", LAWS)
-def test_order(law, library):
-    x = sample(law, shape=(60, 4) if law.takes == "number" else (4, 4))
-    x = np.sort(x, axis=0) if law.takes == "number" else x
-    target = targets(law, x)
-    target = np.broadcast_to(target[0], target.shape) if law.target == "binary" else target
-    check_order(law, library, x, target, law.order)
+def test_every_law_has_rows_and_every_row_has_laws():
+    laws = every_law()
+    assert len(laws) >= 25
+    assert all(found.kept() for found in laws.values())
+    for row in ROWS:
+        assert set(row.exempt) <= {name for name, found in laws.items() if row in found.rows}, row.name
+        assert sum(row in found.kept() for found in laws.values()) >= 15, row.name
 
 
 @pytest.mark.parametrize(
-    ("law", "promise"),
-    [(law, promise) for law in LAWS for promise in CHECKS if isinstance(getattr(law, promise), Exempt)],
-    ids=lambda part: getattr(part, "name", part),
+    ("row", "name"), [(row, name) for row in ROWS for name in row.exempt], ids=lambda part: getattr(part, "name", part)
 )
-def test_an_exemption_has_its_counter_example(law, promise):
-    exempt = getattr(law, promise)
-    target = None if exempt.target is None else np.array([exempt.target])
+def test_an_exemption_has_its_counter_example(row, name):
     with pytest.raises(AssertionError):
-        CHECKS[promise](law, TORCH, np.array([exempt.example]), target, exempt.instead_of)
+        every_law()[name].check_on_the_example_of(row)
 
 
-@over(LAWS)
-def test_symmetry(law, library):
-    low, high = law.domain
-    x = sample(law, shape=(4, 2))
-    if low == -np.inf and high == 0:
-        x = -x  # the identity is stated for logits
-    x = library.of(x)
-    left, right = library.numpy(law.symmetry.left(x)), library.numpy(law.symmetry.right(x))
+@law(
+    "shift",
+    "Adding a constant to a row leaves the result (bit for bit, but where ulp are said), or comes out again.",
+    OF_CLASSES,
+    LIBRARIES,
+)
+def test_shift(row, library):
+    x, target = row.inputs()
+    moved, still = row.run(library, x + 1024.0, target), row.run(library, x, target)
+    np.testing.assert_allclose(moved, still + row.added * 1024.0, rtol=(row.shift_ulp or abs(row.added)) * library.eps)
+
+
+@law(
+    "permutation",
+    "Reordering the classes, and the target with them, reorders the result, or leaves a single number.",
+    OF_CLASSES,
+    LIBRARIES,
+)
+def test_permutation(row, library):
+    x, target = row.inputs()
+    before, classes = row.run(library, x, target), np.arange(x.shape[-1])
+    for order in (np.roll(classes, 1), np.roll(classes[::-1], 1), classes[::-1]):
+        moved = np.argsort(order)[target] if row.target in ("index", "indices") else target
+        moved = target[..., order] if row.target in ("distribution", "binary") else moved
+        after = row.run(library, x[..., order], moved)
+        close(after, before[..., order] if row.permutation == "follows" else before, library)
+
+
+@law("masked class", "A further class of -inf changes nothing, and gets what is said.", OF_CLASSES, LIBRARIES)
+def test_masked_class(row, library):
+    x, target = row.inputs()
+    masked = np.concatenate([x, np.full((*x.shape[:-1], 1), -np.inf)], axis=-1)
+    wider = target
+    if row.target in ("distribution", "binary"):
+        wider = np.concatenate([target, np.zeros((*target.shape[:-1], 1), target.dtype)], axis=-1)
+    result = row.run(library, masked, wider)
+    if row.gives == "classes":
+        np.testing.assert_array_equal(result[..., -1], np.full(result[..., -1].shape, row.masked))
+        result = result[..., :-1]
+    close(result, row.run(library, x, target), library)
+
+
+@law("order", "Raising a logit moves the result in the direction that is said, or not at all.", ROWS, LIBRARIES)
+def test_order(row, library):
+    if row.takes == "number":
+        return check_order_of_numbers(row, library)
+    x, target = row.inputs()
+    before = row.run(library, x, target)
+    if row.order == "keeps the order of the classes":
+        higher = x[..., :, None] > x[..., None, :]
+        assert (before[..., :, None] >= before[..., None, :])[higher].all()
+        return
+    classes = np.arange(x.shape[-1])
+    if row.order == "a class rises with its logit":
+        for k in classes:
+            assert (row.run(library, x + 0.5 * (classes == k), target)[..., k] >= before[..., k]).all()
+        return
+    if row.order == "falls towards the target":
+        for k in classes:
+            change = row.run(library, x + 0.5 * (classes == k), target) - before
+            assert (change * (2 * target[..., k] - 1) <= 0).all()
+        return
+    which = {
+        "each": lambda: classes,
+        "largest": lambda: x.argmax(-1)[..., None],
+        "target": lambda: {
+            "distribution": lambda: np.argmax(target, -1)[..., None],
+            "indices": lambda: target[..., :1],
+            "index": lambda: target[..., None],
+        }[row.target](),
+    }[next(word for word in ("each", "largest", "target") if word in row.order)]()
+    for k in classes:
+        raised = row.run(library, np.where((which == k) & (classes == k), x + 0.5, x), target)
+        assert (raised >= before).all() if row.order.startswith("rises") else (raised <= before).all()
+
+
+def check_order_of_numbers(row, library):
+    x = np.sort(row.inputs(shape=(60, 4))[0], axis=0)
+    target = row.targets(x)
+    target = None if target is None else np.broadcast_to(target[0], target.shape)
+    up = {"rises": 1, "falls": -1}.get(row.order)
+    up = 2 * target[0] - 1 if up is None else up
+    if row.order == "falls towards the target":
+        up = -up
+    assert (np.diff(row.run(library, x, target), axis=0) * up >= 0).all()
+
+
+@law("identity", "The row equals other functions of ours where the two meet.", ROWS, LIBRARIES)
+def test_identity(row, library):
+    x = row.inputs(shape=(4, 2))[0]
+    x = library.of(-x if row.domain == (-np.inf, 0) else x)  # that one is said of logits
+    left, right = library.numpy(row.symmetry.left(x)), library.numpy(row.symmetry.right(x))
     np.testing.assert_allclose(left, right, rtol=16 * library.eps, atol=24 * library.eps)
 
 
-@over(CONTAINED)
-def test_a_nan_stays_in_its_row(law, library):
-    x = sample(law)
-    target = targets(law, x)
+@law("nan", "A nan makes its own row nan, or its own entry as is said, and nothing else.", CONTAINED, LIBRARIES)
+def test_nan(row, library):
+    check_contained(row, library, np.nan)
+
+
+@law(
+    "domain",
+    "A number outside the domain of the function gives nan in its own entry.",
+    [row for row in CONTAINED if np.isfinite(row.domain).any()],
+    LIBRARIES,
+)
+def test_domain(row, library):
+    for outside in np.array(row.domain)[np.isfinite(row.domain)] + [-0.25, 0.25][-np.isfinite(row.domain).sum() :]:
+        check_contained(row, library, outside)
+
+
+def check_contained(row, library, value):
+    x, target = row.inputs()
     spoilt = x.copy()
-    spoilt[3, 1] = np.nan
-    before, after = call(law, library, x, target), call(law, library, spoilt, target)
+    spoilt[3, 1] = value
+    before, after = row.run(library, x, target), row.run(library, spoilt, target)
     touched = np.zeros(before.shape, bool)
-    touched[(3, 1) if law.takes == "number" else 3] = True
+    touched[(3, 1) if row.takes == "number" or row.nan == "entry" else 3] = True
     assert np.isnan(after[touched]).all()
     np.testing.assert_array_equal(after[~touched], before[~touched])
 
 
-@over(CONTAINED)
-@pytest.mark.parametrize("library", [known for known in LIBRARIES if known.package != "jax"], indirect=True, ids=str)
-@pytest.mark.parametrize("classes", [3, 10, 1000])
-def test_a_row_has_its_bits_whatever_its_neighbours(law, library, classes):
-    """Not promised for JAX: XLA compiles each shape anew, with sums in another order."""
-    rng = np.random.default_rng(classes)
-    rows = 5 if classes == 1000 else 9
-    x = np.clip(rng.normal(0, 4, (rows, classes)), *law.domain)
-    target = targets(law, x)
-    whole = call(law, library, x, target)
-    backwards = call(law, library, x[::-1], None if target is None else target[::-1])[::-1]
-    np.testing.assert_array_equal(backwards, whole)
-    for i in range(rows):
-        for alone in (slice(i, i + 1), i):
-            one = call(law, library, x[alone], None if target is None else target[alone])
-            np.testing.assert_array_equal(np.reshape(one, whole[i].shape), whole[i])
+@law(
+    "neighbours",
+    "A row has the same bits whatever its neighbours and however many; not said of JAX, where XLA compiles each shape "
+    "anew with sums in another order.",
+    CONTAINED,
+    SAME_BITS,
+)
+def test_neighbours(row, library):
+    for rows, classes in ((9, 3), (9, 10), (5, 1000)):
+        x, target = row.spread_inputs((rows, classes), seed=classes)
+        whole = row.run(library, x, target)
+        backwards = row.run(library, x[::-1], None if target is None else target[::-1])[::-1]
+        np.testing.assert_array_equal(backwards, whole)
+        for i in range(len(x)):
+            for alone in (slice(i, i + 1), i):
+                one = row.run(library, x[alone], None if target is None else target[alone])
+                np.testing.assert_array_equal(np.reshape(one, whole[i].shape), whole[i])
 
 
-@over(CONTAINED)
-@pytest.mark.parametrize("package", ["numpy", "torch"])
-def test_a_row_has_its_bits_whatever_its_layout(law, package):
-    x = np.clip(np.random.default_rng(5).normal(0, 4, (7, 137)), *law.domain)
-    target = targets(law, x)
-    of = np.asarray
-    if package == "torch":
-        of = pytest.importorskip("torch", reason="pip install torch").from_numpy
-    plain = np.asarray(law(of(x.copy()), target))
+@law("layout", "A row has the same bits whatever the strides of its array.", CONTAINED, [NUMPY, TORCH])
+def test_layout(row, library):
+    of = np.asarray if library.package == "numpy" else importlib.import_module("torch").from_numpy
+    x, target = row.spread_inputs((7, 137), seed=5)
+    plain = np.asarray(row(of(x.copy()), target))
     padded = np.repeat(np.repeat(x, 3, axis=1), 2, axis=0)
     for strange in (of(np.ascontiguousarray(x.T)).T, of(padded)[::2, ::3]):
-        np.testing.assert_array_equal(np.asarray(law(strange, target)), plain)
+        np.testing.assert_array_equal(np.asarray(row(strange, target)), plain)
+
+
+@law("axis", "The classes may be any axis.", [row for row in ROWS if "axis" in row.parameters], LIBRARIES)
+def test_axis(row, library):
+    x, target = row.inputs()
+    expected = row.run(library, x, target)
+    fixed = None if target is None else library.of(target)
+    for axis in (0, 1, -1, -2):
+        result = library.numpy(row(library.of(np.moveaxis(x, -1, axis)), fixed, axis=axis))
+        wanted = np.moveaxis(expected, -1, axis) if row.gives == "classes" else expected
+        close(result, wanted, library, ulp=8 if library.package == "jax" else 0)  # XLA compiles each anew
+
+
+@law("dtype", "The result is of the library and the floating dtype that came.", ROWS, LIBRARIES)
+def test_dtype(row, library):
+    x, target = row.inputs()
+    result = row(library.of(x), target)
+    assert type(result) is type(library.of(x)) or library.package == "numpy"
+    assert str(result.dtype).endswith(library.dtype)
+
+
+@law(
+    "whole numbers",
+    "Integers are taken as the library's default floating dtype.",
+    [row for row in ROWS if row.call is None],
+    LIBRARIES,
+)
+def test_whole_numbers(row, library):
+    whole = np.array([[1, 1, 0, 1]]) if row.domain[1] == 1 else -np.array([[3, 1, 2, 5]])
+    target = row.targets(whole)
+    result = row(library.of(whole), target)
+    wide = "float64" if library.package in ("numpy", "array_api_strict") else "float32"
+    assert str(result.dtype).endswith(wide)
+    np.testing.assert_allclose(library.numpy(result), row(whole.astype(float), target), rtol=1e-5)
+
+
+@law(
+    "half precision", "float16 and bfloat16 are computed in float32; the result is as said.", ROWS, [NUMPY, TORCH, JAX]
+)
+def test_half_precision(row, library):
+    xp = importlib.import_module("jax.numpy" if library.package == "jax" else library.package)
+    x, target = row.inputs()
+    for half in ("float16",) if xp is np else ("float16", "bfloat16"):
+        result = row(xp.asarray(x, dtype=getattr(xp, half)), target)
+        wide = row(xp.asarray(x, dtype=xp.float32), target)
+        assert str(result.dtype).endswith(half if row.half == "same" else "float32")
+        rounded = xp.asarray(wide, dtype=result.dtype)
+        assert bool(((result == rounded) | (xp.isnan(result) & xp.isnan(rounded))).all())
+
+
+@law(
+    "lists",
+    "Nested lists, and plain numbers, are taken as NumPy takes them.",
+    [row for row in ROWS if row.call is None],
+    [NUMPY],
+)
+def test_lists(row, library):
+    x, target = row.inputs()
+    result = row(x.tolist(), None if target is None else target.tolist())
+    np.testing.assert_array_equal(result, row(x, target))
+    if row.takes == "number":
+        assert float(row(float(x[0, 0]), None if target is None else int(target[0, 0]))) == result[0, 0]
+
+
+@law(
+    "first argument",
+    "The first argument may be named, and its name says what it is: logits, logp, probs or losses.",
+    [row for row in ROWS if row.call is None],
+    [NUMPY],
+)
+def test_first_argument(row, library):
+    x, target = row.inputs()
+    assert row.parameters[0] == FIRST.get(row.function.__name__, "logits")
+    named = {row.parameters[0]: x} if target is None else {row.parameters[0]: x, row.parameters[1]: target}
+    np.testing.assert_array_equal(row.function(**named, **row.settings_of(x)), row(x, target))
+
+
+@law("input", "What is given is left as it was.", ROWS, [NUMPY, TORCH])
+def test_input(row, library):
+    x, target = row.inputs()
+    given, fixed = library.of(x), None if target is None else library.of(target)
+    row(given, fixed)
+    np.testing.assert_array_equal(library.numpy(given), x)
+    if target is not None:
+        np.testing.assert_array_equal(library.numpy(fixed), target)
+
+
+@law("formula", "The kernel that the table names, where there is one, gives what the formula gives.", ROWS, [NUMPY])
+def test_formula(row, library):
+    x, target = row.inputs()
+    with ll.formulas():
+        forced = row(x, target)
+    np.testing.assert_allclose(forced, row(x, target), rtol=1e-15)
+
+
+@law(
+    "compiled",
+    "`jax.jit` compiles it with static shapes, once for all values, and gives what eager NumPy gives.",
+    ROWS,
+    [JAX_JIT],
+)
+def test_compiled(row, library):
+    import jax
+
+    traces = []
+
+    def traced(*args):
+        traces.append(args)
+        return row(*args)
+
+    compiled = jax.jit(traced)
+    x, target = row.inputs()
+    fixed = () if target is None else (library.of(target),)
+    got = compiled(library.of(x), *fixed)
+    special = np.array(x)
+    special[:, 0], special[0], special[3, 1] = -np.inf, -np.inf, np.inf
+    assert compiled(library.of(special), *fixed).shape == got.shape
+    assert len(traces) == 1
+    np.testing.assert_allclose(got, row(x, target), rtol=4e-6, atol=4e-6)
 
 
 @pytest.mark.parametrize("function", [transform.softmax, transform.log_softmax, transform.entropy])
@@ -210,75 +338,3 @@ def test_torch_keeps_the_bits_of_a_row_long_enough_to_be_split_over_threads(func
     x = torch.from_numpy(np.random.default_rng(2).normal(0, 4, (6, 40_000)))
     whole = function(x)
     assert all(torch.equal(whole[i : i + 1], function(x[i : i + 1].clone())) for i in range(6))
-
-
-@over([law for law in ROWS if "axis" in inspect.signature(law.function).parameters])
-def test_axis(law, library):
-    x = sample(law)
-    expected = call(law, library, x)
-    for axis in (0, 1, -1, -2):
-        result = library.numpy(law.function(library.of(np.moveaxis(x, -1, axis)), axis=axis, **law.settings))
-        np.testing.assert_array_equal(result, np.moveaxis(expected, -1, axis) if law.gives == "classes" else expected)
-
-
-@over(LAWS)
-def test_dtypes(law, library):
-    x = library.of(sample(law))
-    target = targets(law, sample(law))
-    result = law(x, target)
-    assert type(result) is type(x) or library.package == "numpy"
-    assert str(result.dtype).endswith(library.dtype)
-    whole = library.of(np.array([[1, 1, 0, 1]]) if law.domain[1] == 1 else -np.array([[3, 1, 2, 5]]))
-    wide = "float64" if library.package in ("numpy", "array_api_strict") else "float32"
-    assert str(law(whole, None if target is None else target[:1]).dtype).endswith(wide)
-
-
-@over(LAWS)
-@pytest.mark.parametrize(
-    ("package", "half"),
-    [("numpy", "float16"), ("torch", "float16"), ("torch", "bfloat16"), ("jax", "float16"), ("jax", "bfloat16")],
-)
-def test_half_precision_is_computed_in_float32(law, package, half):
-    xp = pytest.importorskip("jax.numpy" if package == "jax" else package, reason=f"pip install {package}")
-    x = xp.asarray(sample(law), dtype=getattr(xp, half))
-    target = targets(law, sample(law))
-    result, wide = law(x, target), law(xp.asarray(sample(law), dtype=xp.float32), target)
-    assert str(result.dtype).endswith(half if law.half == "same" else "float32")
-    rounded = xp.asarray(wide, dtype=result.dtype)
-    assert bool((result == rounded).all())
-
-
-@over(LAWS)
-def test_lists_and_numbers_are_taken_as_numpy_takes_them(law):
-    x = sample(law)
-    target = targets(law, x)
-    result = law(x.tolist(), None if target is None else target.tolist())
-    np.testing.assert_array_equal(result, law(x, target))
-    if law.takes == "number":
-        assert float(law(float(x[0, 0]), None if target is None else int(target[0, 0]))) == result[0, 0]
-
-
-@over(LAWS)
-def test_the_first_argument_has_a_name(law):
-    x = sample(law)
-    target = targets(law, x)
-    name = next(iter(inspect.signature(law.function).parameters))
-    assert name == {"logit": "probs", "log1mexp": "logp", "mean": "losses"}.get(law.function.__name__, "logits")
-    others = law.settings if target is None else {"target": target, **law.settings}
-    np.testing.assert_array_equal(law.function(**{name: x}, **others), law(x, target))
-
-
-@over(LAWS)
-def test_the_input_is_left_as_it_was(law):
-    x = sample(law)
-    before = x.copy()
-    law(x, targets(law, x))
-    np.testing.assert_array_equal(x, before)
-
-
-@over(LAWS)
-def test_formulas_may_be_forced(law):
-    x = sample(law)
-    with ll.formulas():
-        forced = law(x, targets(law, x))
-    np.testing.assert_allclose(forced, law(x, targets(law, x)), rtol=1e-15)

@@ -16,7 +16,7 @@ LAYERS = [
     ["_typing"],
     ["_array"],
     ["_check"],
-    ["_row", "_odds"],
+    ["_row", "_odds", "_random"],
     ["state"],
     ["outputs"],
     ["io", "parallel"],
@@ -30,6 +30,7 @@ LAYERS = [
     ["train"],
     ["report"],
     ["domains"],
+    ["conformance"],
     ["cli", "serve"],
 ]
 LEVEL = {stage: level for level, stages in enumerate(LAYERS) for stage in stages}

@@ -1,4 +1,4 @@
-"""The table of special values, cell by cell: what a row may hold, and what comes out of it.
+"""The table of special values, cell by cell: what a row may hold, and what comes out of it; and the laws of limits.
 
 | row | logsumexp | softmax, log_softmax | cross_entropy | gradient |
 |---|---|---|---|---|
@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 
 import lastlayer as ll
-from arrays import JAX_JIT
-from laws import LAWS, over
+from arrays import DIFFERENTIABLE, JAX_JIT, LIBRARIES
+from laws import ROWS
+from table import law
 
 THIRD, E = 1 / (1 + np.exp(1)), np.exp(1) / (1 + np.exp(1))
+
+OF_CLASSES = [row for row in ROWS if row.takes != "number"]
 
 # row, logsumexp, softmax, log_softmax
 TRANSFORMS = {
@@ -86,16 +89,42 @@ def test_gradients_of_losses(case, differentiable):
     np.testing.assert_allclose(got[0], gradient, rtol=0, atol=4 * differentiable.eps)
 
 
-@over([law for law in LAWS if law.takes != "number"])
-def test_the_limits_named_in_the_laws(law, library):
-    """Every row function at the empty row, and at (inf, 0, inf)."""
-    target = {"index": 0, "distribution": [0.5, 0.0, 0.5]}.get(law.target)
-    for row, want in (([-inf] * 3, law.empty), ([inf, 0.0, inf], law.infinite)):
-        if law.takes == "batch":
-            got = library.run(law, row)
-        else:
-            got = library.run(law, [row], None if target is None else [target])[0]
-        np.testing.assert_allclose(got, np.broadcast_to(want, np.shape(got)), rtol=4 * library.eps)
+@law("empty row", "A row of nothing but -inf gives what is said.", OF_CLASSES, LIBRARIES)
+def test_empty_row(row, library):
+    check_limit(row, library, [-inf] * 3, row.empty)
+
+
+@law(
+    "infinities",
+    "The row (inf, 0, inf) gives the limit that is said: classes at inf share everything between them.",
+    OF_CLASSES,
+    LIBRARIES,
+)
+def test_infinities(row, library):
+    check_limit(row, library, [inf, 0.0, inf], row.infinite)
+
+
+def check_limit(row, library, logits, want):
+    if row.takes == "batch":
+        got = library.run(row, logits)
+    else:
+        target = row.special_target(1)
+        got = library.run(row, [logits], target)[0]
+    np.testing.assert_allclose(got, np.broadcast_to(want, np.shape(got)), rtol=4 * library.eps)
+
+
+@law(
+    "ends",
+    "At the two ends of its domain a function of single numbers has the value and the slope that are said.",
+    [row for row in ROWS if row.takes == "number"],
+    DIFFERENTIABLE,
+)
+def test_ends(row, library):
+    target = None if row.target is None else np.ones(1, int)
+    for end, (value, slope) in zip(row.domain, row.ends, strict=True):
+        end = float(end)
+        got = library.run(row, [end], target), library.gradient(row, [end], target)
+        np.testing.assert_allclose(got, [[value], [slope]], rtol=4 * library.eps)
 
 
 @pytest.mark.parametrize("empty", ["nan", "uniform", "zero"])
@@ -185,25 +214,12 @@ def test_an_ignored_binary_entry_costs_nothing_whatever_it_holds(held, different
     assert differentiable.gradient(loss, z, y)[1] == -0.5
 
 
-# function, number, value, slope
+# function, number, value, slope; the ends of each domain are in the laws
 NUMBERS = [
-    (ll.sigmoid, -inf, 0.0, 0.0),
-    (ll.sigmoid, inf, 1.0, 0.0),
-    (ll.sigmoid, nan, nan, nan),
     (ll.sigmoid, 0.0, 0.5, 0.25),
-    (ll.log_sigmoid, -inf, -inf, 1.0),
-    (ll.log_sigmoid, inf, 0.0, 0.0),
-    (ll.softplus, -inf, 0.0, 0.0),
-    (ll.softplus, inf, inf, 1.0),
     (ll.softplus, 0.0, log(2), 0.5),
-    (ll.logit, 0.0, -inf, inf),
-    (ll.logit, 1.0, inf, inf),
     (ll.logit, 0.5, 0.0, 4.0),
-    (ll.logit, 1.5, nan, nan),
-    (ll.logit, -0.5, nan, nan),
-    (ll.transform.log1mexp, 0.0, -inf, -inf),
-    (ll.transform.log1mexp, -inf, 0.0, 0.0),
-    (ll.transform.log1mexp, 1.0, nan, nan),
+    (ll.softcap, 0.0, 0.0, 1.0),
 ]
 
 
@@ -211,20 +227,12 @@ NUMBERS = [
     ("function", "number", "value", "slope"), NUMBERS, ids=lambda part: getattr(part, "__name__", part)
 )
 def test_numbers(function, number, value, slope, differentiable):
-    np.testing.assert_allclose(differentiable.run(function, [number]), [value], rtol=4 * differentiable.eps)
-    if not np.isnan(value):
-        np.testing.assert_allclose(differentiable.gradient(function, [number]), [slope], rtol=4 * differentiable.eps)
-
-
-@pytest.mark.parametrize(
-    ("number", "value", "slope"), [(inf, 30.0, 0.0), (-inf, -inf, 0.0), (0.0, 0.0, 1.0), (nan, nan, nan)]
-)
-def test_softcap(number, value, slope, differentiable):
-    def cap(z):
-        return ll.softcap(z, 30.0)
-
-    np.testing.assert_array_equal(differentiable.run(cap, [number]), [value])
-    np.testing.assert_array_equal(differentiable.gradient(cap, [number]), [slope])
+    settings = {"cap": 30.0} if function is ll.softcap else {}
+    got = differentiable.run(lambda z: function(z, **settings), [number])
+    np.testing.assert_allclose(got, [value], rtol=4 * differentiable.eps)
+    np.testing.assert_allclose(
+        differentiable.gradient(lambda z: function(z, **settings), [number]), [slope], rtol=4 * differentiable.eps
+    )
 
 
 def test_subnormal_probabilities_may_flush_under_xla_but_their_logarithms_stay():

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from lastlayer.loss import binary_cross_entropy as binary_cross_entropy
     from lastlayer.loss import cross_entropy as cross_entropy
     from lastlayer.loss import mean as mean
+    from lastlayer.loss import multilabel_cross_entropy as multilabel_cross_entropy
+    from lastlayer.loss import top_k_cross_entropy as top_k_cross_entropy
 
     # measure: a state, then a few numbers.
     from lastlayer.measure import Comparison as Comparison
@@ -76,7 +78,7 @@ _HOMES = {
     "outputs": "Outputs",
     "transform": "entropy log1mexp log_odds log_sigmoid log_softmax logit logsumexp"
     " sigmoid softcap softmax softplus top2_gap",
-    "loss": "binary_cross_entropy cross_entropy mean",
+    "loss": "binary_cross_entropy cross_entropy mean multilabel_cross_entropy top_k_cross_entropy",
     "measure": "Comparison Evaluation Metric accuracy average_precision brier calibration_error compare confusion"
     " evaluate merge nll roc_auc",
     "report": "Finding Report check",

@@ -62,6 +62,15 @@ def floating(x, like=None) -> Array:
     return x
 
 
+def together(*arrays):
+    """Arrays to compute with, of one library and dtype, and their namespace; plain numbers take those of the arrays."""
+    given = [x for x in arrays if hasattr(x, "dtype")] or [as_array(x) for x in arrays]
+    found = [floating(x, like=given[0]) for x in arrays]
+    xp = namespace(found[0])
+    dtype = xp.result_type(*(floating(x, like=given[0]) for x in given))
+    return [xp.astype(x, dtype) for x in found], xp
+
+
 def restore(y, like) -> Array:
     """``y`` in the floating dtype that ``like`` came with (half precision is computed in float32)."""
     if hasattr(like, "dtype") and dtype_name(like) in _HALF:

@@ -9,14 +9,16 @@ twice, because one form cannot serve both: `Row.rest_from_max` has slope 1, `Row
 """
 
 import functools
+import math
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lastlayer._array import (
     arange_like,
     as_array,
+    dtype_name,
     floating,
     is_jax,
     is_torch,
@@ -34,13 +36,23 @@ class Row(NamedTuple):
 
     x: Array  # (*batch, classes), as `limit` gives it
     max: Array  # (*batch,), -inf for an empty row
-    infinite: Array  # (*batch,), +inf where `limit` replaced the row, else 0
+    removed: Array  # (*batch,), what was taken off each entry: +inf where `limit` replaced the row; a constant
     top: Array  # (*batch,), index of the first largest entry
     is_top: Array  # (*batch, classes)
-    terms: Array  # (*batch, classes), exp(x - max), 0 at the top entry
-    rest: Array  # (*batch,), the sum of `terms`
+    weights: Array  # (*batch, classes), exp(x - second), 0 at the top entry
+    scale: tuple[Array, Array]  # (*batch,), the factors of exp(second - max); the second is 1 but far from the top
+    rest: Array  # (*batch,), the sum over the others of exp(x - max)
     shift: Array  # (*batch,), 0, with the slope of x[top]
-    xp: Array
+    low: Array | None  # (*batch, classes), what rounding took from x; None where nothing did
+    xp: Any
+
+    def terms(self):
+        """``exp(x - max)`` of each entry, 0 at the top one."""
+        return self.weights * (self.scale[0] * self.scale[1])[..., None]
+
+    def down(self, weighed):
+        """A sum over `weights` as one over `terms`, also where each term is below the smallest normal number."""
+        return weighed * self.scale[0] * self.scale[1]
 
     def rest_from_max(self):
         """``sum(exp(x - m)) - 1`` with ``m`` held fixed: the slope in the top entry is 1."""
@@ -51,32 +63,64 @@ class Row(NamedTuple):
         return self.rest * self.xp.exp(-self.shift)
 
 
-def split(x, xp):
-    """Take rows apart at their largest entry."""
+def split(x, xp, low=None, removed=None):
+    """Take rows apart at their largest entry.
+
+    ``low`` is what rounding took from each entry of ``x``, ``removed`` what the caller took off the row before.
+    """
     x, infinite = limit(x, xp)
     top = xp.argmax(stop_gradient(x), axis=-1)
     is_top = arange_like(x, xp) == top[..., None]
     largest = take(x, top, xp)
     m = stop_gradient(largest)
-    second = xp.max(xp.where(is_top, -xp.inf, stop_gradient(x)), axis=-1)
+    others = xp.where(is_top, -xp.inf, stop_gradient(x))
+    second = xp.max(others, axis=-1)
     none_left = second == -xp.inf
     anchor = xp.where(none_left, xp.zeros_like(second), second)
     difference, error = subtract(xp.where(is_top, -xp.inf, x), anchor[..., None], xp)
     gap, gap_error = subtract(anchor, m, xp)
-    scale = xp.where(none_left & (m == m), xp.zeros_like(m), xp.exp(gap) * (1 + gap_error))
-    terms = xp.exp(difference) * (1 + error) * scale[..., None]
+    if low is not None:
+        anchor_low = take(low, xp.argmax(others, axis=-1), xp)
+        error, gap_error = error + (low - anchor_low[..., None]), gap_error + (anchor_low - take(low, top, xp))
+    far = gap < math.log(float(xp.finfo(x.dtype).smallest_normal)) + 2
+    half = _exp(xp.where(far, gap * 0.5, gap), xp)  # what is below the smallest normal number, a sum may bring above it
+    first = xp.where(none_left & (m == m), xp.zeros_like(m), half * (1 + gap_error))
+    scale = first, xp.where(far, half, xp.ones_like(half))
+    weights = xp.exp(difference) * (1 + error)
+    rest = total(weights, xp) * scale[0] * scale[1]
     shift = xp.where(m == -xp.inf, xp.zeros_like(m), largest - m)
-    return Row(x, m, infinite, top, is_top, terms, total(terms, xp), shift, xp)
+    removed = infinite if removed is None else removed + infinite
+    return Row(x, m, removed, top, is_top, weights, scale, rest, shift, low, xp)
+
+
+def _exp(x, xp):
+    """``exp`` of one number per row. NumPy's own is off by up to 2.5 units in float32."""
+    return np.exp(x, dtype=np.float64).astype(x.dtype) if xp is np else xp.exp(x)
+
+
+def merge(m1, s1, m2, s2, xp):
+    """The ``(max, rest)`` of two blocks of a row as that of both: ``(m1, s1 + (1 + s2) exp(m2 - m1))``, m1 >= m2."""
+    first = m1 >= m2
+    high, low = xp.where(first, m1, m2), xp.where(first, m2, m1)
+    above, below = xp.where(first, s1, s2), xp.where(first, s2, s1)
+    gap, error = subtract(low, high, xp)
+    one = xp.ones_like(high)
+    scale = xp.where(
+        low == high, one, _exp(gap, xp) * (one + error)
+    )  # inf - inf: an entry equal to the largest counts 1
+    scale = xp.where(low == -xp.inf, xp.zeros_like(scale), scale)
+    undefined = xp.isnan(m1) | xp.isnan(m2)
+    return xp.where(undefined, one * xp.nan, high), above + (1 + below) * scale
 
 
 def total(x, xp):
     """Sum over the classes, by an order that the other rows do not change.
 
     PyTorch splits the sum of a long row over its threads when it stands alone and not in a block, so there the row is
-    folded in halves.
+    folded in halves. NumPy's order follows the layout in memory, so there it is made one.
     """
     if not is_torch(x):
-        return xp.sum(x, axis=-1)
+        return xp.sum(np.ascontiguousarray(x) if xp is np else x, axis=-1)
     while x.shape[-1] > 1:
         half = x.shape[-1] // 2
         folded, odd = x[..., :half] + x[..., half : 2 * half], x[..., 2 * half :]
@@ -91,6 +135,23 @@ def subtract(a, b, xp):
     part = high - a
     error = (a - (high - part)) + (-b - part)
     return difference, xp.where(xp.isfinite(high), error, xp.zeros_like(error))
+
+
+def multiply(a, b, xp):
+    """``a * b`` and its rounding error (Dekker's product of halves); the error is 0 where the halves overflow."""
+    product = a * b
+    high, a, b = stop_gradient(product), stop_gradient(a), stop_gradient(b)
+    a1, a2 = _halves(a)
+    b1, b2 = _halves(b)
+    error = ((a1 * b1 - high) + a1 * b2 + a2 * b1) + a2 * b2
+    return product, xp.where(xp.isfinite(error), error, xp.zeros_like(error))
+
+
+def _halves(x):
+    """``x`` as the sum of two numbers of half as many bits, whose products are exact (Veltkamp)."""
+    t = x * (4097.0 if dtype_name(x) == "float32" else 134217729.0)
+    high = t - (t - x)
+    return high, x - high
 
 
 def limit(x, xp):
@@ -166,12 +227,13 @@ def class_index(function, name, index, x, xp):
     """``index`` to gather with, and ``x``: an index outside the classes is refused, or makes its row nan.
 
     A negative index would silently count from the end. Where the values may not be looked at (`readable`) the row is
-    poisoned instead.
+    poisoned instead. An index may also name several classes of each row, ``(*batch, k)``.
     """
     index = xp.astype(index, xp.int64 if xp is np or is_torch(index) else index.dtype)
     outside = (index < 0) | (index >= x.shape[-1])
     if not readable(index):
-        return xp.where(outside, xp.zeros_like(index), index), xp.where(outside[..., None], xp.nan, x)
+        bad = outside[..., None] if index.ndim < x.ndim else xp.any(outside, axis=-1, keepdims=True)
+        return xp.where(outside, xp.zeros_like(index), index), xp.where(bad, xp.nan, x)
     if bool(xp.any(outside)):
         value = int(index[outside].reshape(-1)[0]) if index.ndim else int(index)
         hint = " Ignored rows are said aloud: valid=target != -100." if value == -100 else ""

@@ -27,7 +27,7 @@ import numpy as np
 
 from lastlayer._array import as_array, floating, last_axis, namespace, take
 from lastlayer._check import DataError
-from lastlayer._row import split, subtract
+from lastlayer._row import merge, split
 
 SCHEMA_VERSION = 1
 LARGEST = 2**28  # bytes of a state when unpacked: 2,048 classes with every pair confused take 64 MiB
@@ -122,20 +122,11 @@ class LogSumExp(State):
                 zero = xp.sum(x, axis=-1)
                 return cls(zero - xp.inf, zero)
             row = split(x, xp)
-            return cls(row.max + row.infinite, row.rest)
+            return cls(row.max + row.removed, row.rest)
 
     def merge(self, other: Self) -> Self:
-        xp = namespace(self.max)
         with np.errstate(all="ignore"):
-            first = self.max >= other.max
-            high, low = xp.where(first, self.max, other.max), xp.where(first, other.max, self.max)
-            above, below = xp.where(first, self.rest, other.rest), xp.where(first, other.rest, self.rest)
-            gap, error = subtract(low, high, xp)
-            one = xp.ones_like(high)
-            scale = xp.where(low == high, one, xp.exp(gap) * (one + error))
-            scale = xp.where(low == -xp.inf, xp.zeros_like(scale), scale)
-            undefined = xp.isnan(self.max) | xp.isnan(other.max)
-            return type(self)(xp.where(undefined, one * xp.nan, high), above + (1 + below) * scale)
+            return type(self)(*merge(self.max, self.rest, other.max, other.rest, namespace(self.max)))
 
     def value(self):
         xp = namespace(self.max)

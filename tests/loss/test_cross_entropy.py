@@ -1,4 +1,4 @@
-"""Cross-entropy, its binary twin and the mean: the field's known failures, the parameters, and the wrong calls."""
+"""Cross-entropy of classes: the field's known failures, the parameters, and the wrong calls."""
 
 import inspect
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import lastlayer as ll
-from arrays import JAX_JIT
 
 TAIL = np.log1p(np.exp(-20.0))  # 2.0612e-9
 
@@ -19,19 +18,6 @@ def test_a_confident_right_answer_costs_its_tail_and_learns_from_it(differentiab
     np.testing.assert_allclose(loss, [TAIL], rtol=2 * differentiable.eps)
     np.testing.assert_allclose(slope, [[-2.0611536e-9, 2.0611536e-9]], rtol=1e-7)
     assert slope.sum() == 0
-
-
-def test_a_confident_right_binary_answer_costs_its_tail_and_learns_from_it(differentiable):
-    """pytorch#195529: one of the two branches is 0 in each."""
-    loss = differentiable.run(ll.binary_cross_entropy, [20.0, -20.0], [1, 0])
-    slope = differentiable.gradient(ll.binary_cross_entropy, [20.0, -20.0], [1, 0])
-    np.testing.assert_allclose(loss, [TAIL, TAIL], rtol=2 * differentiable.eps)
-    np.testing.assert_allclose(slope, [-2.0611536e-9, 2.0611536e-9], rtol=1e-7)
-
-
-def test_an_infinite_logit_of_the_right_sign_costs_nothing(library):
-    """torch.binary_cross_entropy_with_logits gives nan (pytorch#49844)."""
-    np.testing.assert_array_equal(library.run(ll.binary_cross_entropy, [np.inf, -np.inf], [1, 0]), [0, 0])
 
 
 def test_no_share_on_a_masked_class_costs_nothing(library):
@@ -88,6 +74,80 @@ def test_class_weight_scales_rows_and_nothing_else(library):
     np.testing.assert_allclose(onehot, got, rtol=16 * library.eps)
 
 
+def test_the_weights_of_a_distribution_scale_its_row_and_nothing_else(library):
+    """By the mean weight under it: the best logits stay those of the distribution itself."""
+    rows, weight = np.random.default_rng(1).normal(0, 2, (3, 3)), np.array([1.0, 0.5, 4.0])
+    q = np.array([[0.5, 0.25, 0.25], [0, 1, 0], [0.125, 0.125, 0.75]])
+    got = library.run(lambda z, y: ll.cross_entropy(z, y, class_weight=weight), rows, q)
+    plain = library.run(ll.cross_entropy, rows, q)
+    np.testing.assert_allclose(got, (q * weight).sum(-1) * plain, rtol=8 * library.eps)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("kind", ["index", "distribution"])
+def test_weighting_by_class_is_pytorch_s_convention(kind, smoothing, library):
+    """-sum_k w_k q_k log p_k of the smoothed target q."""
+    rows, weight = np.random.default_rng(1).normal(0, 2, (4, 3)), np.array([1.0, 0.0, 4.0])
+    onehot = np.eye(3)[[0, 1, 2, 1]]
+    settings = {"label_smoothing": smoothing, "class_weight": weight, "weighting": "class"}
+    target = np.array([0, 1, 2, 1]) if kind == "index" else onehot
+    got = library.run(lambda z, y: ll.cross_entropy(z, y, **settings), rows, target)
+    logs = rows - np.log(np.exp(rows).sum(-1, keepdims=True))
+    want = -(weight * ((1 - smoothing) * onehot + smoothing / 3) * logs).sum(-1)
+    want = np.where(onehot @ weight == 0, 0, want)  # a row of weight 0 is left out, smoothed or not
+    np.testing.assert_allclose(got, want, rtol=16 * library.eps, atol=library.eps)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 3, 0.7])
+def test_temperature_divides_the_logits_and_keeps_the_tail(temperature, differentiable):
+    def loss(z, y):
+        return ll.cross_entropy(z, y, temperature=temperature)
+
+    rows, target = np.array([[20.0, 0.0], [1.0, 2.0]]), np.array([0, 0])
+    want = np.log1p(np.exp(-np.array([20.0, -1.0]) / temperature))
+    np.testing.assert_allclose(differentiable.run(loss, rows, target), want, rtol=8 * differentiable.eps)
+    slopes = differentiable.gradient(loss, rows, target)
+    np.testing.assert_allclose(slopes[:, 1], -np.expm1(-want) / temperature, rtol=8 * differentiable.eps)
+    np.testing.assert_allclose(slopes[:, 0], -slopes[:, 1], rtol=2 * differentiable.eps)
+
+
+def test_a_temperature_per_row(library):
+    rows, target = np.array([[2.0, 0.0, 1.0], [2.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), np.array([0, 0, 0])
+    heat = np.array([[1.0], [2.0], [-1.0]])
+    got = library.run(lambda z, y: ll.cross_entropy(z, y, temperature=heat), rows, target)
+    alone = library.run(lambda z, y: ll.cross_entropy(z, y, temperature=2.0), rows, target)[1]
+    plain = library.run(ll.cross_entropy, rows, target)[0]
+    np.testing.assert_allclose(got, [plain, alone, np.nan], rtol=4 * library.eps)
+
+
+def test_softcap_comes_before_temperature(library):
+    rows, target = np.array([[100.0, 3.0, -np.inf, -20.0]]), np.array([1])
+    got = library.run(lambda z, y: ll.cross_entropy(z, y, softcap=30.0, temperature=2.0), rows, target)
+    capped = 30 * np.tanh(rows[0, [0, 1, 3]] / 30) / 2
+    np.testing.assert_allclose(got, [np.log(np.exp(capped).sum()) - capped[1]], rtol=16 * library.eps)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_z_loss_adds_the_square_of_what_softmax_divides_by(temperature, differentiable):
+    rows, target = np.array([[3.0, -1.0, 0.5], [1000.0, 999.0, 1001.0]]), np.array([0, 2])
+
+    def loss(z, y):
+        return ll.cross_entropy(z, y, z_loss=0.25, temperature=temperature)
+
+    z = rows / temperature
+    normaliser = z.max(-1) + np.log(np.exp(z - z.max(-1, keepdims=True)).sum(-1))
+    plain = normaliser - z[[0, 1], target]
+    want = plain + 0.25 * normaliser**2
+    np.testing.assert_allclose(differentiable.run(loss, rows, target), want, rtol=8 * differentiable.eps)
+    p = np.exp(z - z.max(-1, keepdims=True))
+    p = p / p.sum(-1, keepdims=True)
+    slopes = (p - np.eye(3)[target] + 0.5 * normaliser[:, None] * p) / temperature
+    size = np.abs(slopes).max()
+    np.testing.assert_allclose(
+        differentiable.gradient(loss, rows, target), slopes, rtol=0, atol=8 * size * differentiable.eps
+    )
+
+
 def test_targets_of_every_integer_type(library):
     rows = np.random.default_rng(2).normal(0, 2, (3, 4))
     want = library.run(ll.cross_entropy, rows, np.array([0, 3, 1]))
@@ -120,23 +180,6 @@ def test_a_row_of_a_longer_batch(library):
     assert library.run(ll.cross_entropy, rows[0, 0], np.array(0)).shape == ()
 
 
-@pytest.mark.parametrize("weight", [2.0, [2.0, 0.5, 1.0]])
-def test_pos_weight_scales_the_positive_part(weight, library):
-    logits, target = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]]), np.array([[1, 0, 1], [1, 1, 0]])
-    got = library.run(lambda z, y: ll.binary_cross_entropy(z, y, pos_weight=np.array(weight)), logits, target)
-    cost = np.log1p(np.exp(-np.where(target, logits, -logits)))
-    np.testing.assert_allclose(got, np.where(target, np.array(weight) * cost, cost), rtol=8 * library.eps)
-
-
-def test_binary_targets_may_be_bool_integers_or_shares(library):
-    logits = [0.5, -1.5]
-    want = library.run(ll.binary_cross_entropy, logits, [1, 0])
-    np.testing.assert_array_equal(library.run(ll.binary_cross_entropy, logits, [True, False]), want)
-    np.testing.assert_array_equal(library.run(ll.binary_cross_entropy, logits, [1.0, 0.0]), want)
-    half = library.run(ll.binary_cross_entropy, logits, [0.5, 0.5])
-    np.testing.assert_allclose(half, np.log1p(np.exp(logits)) - np.array(logits) / 2, rtol=8 * library.eps)
-
-
 WRONG = [
     (
         (np.zeros((8, 10)), np.zeros(7, int)),
@@ -159,6 +202,17 @@ WRONG = [
         {"valid": [[True], [True]]},
         r"one valid per row of logits, \(2,\); valid is \(2, 1\)",
     ),
+    (([[0.0, 1.0]], [0]), {"weighting": "classes"}, "weighting is one of 'row', 'class'.*Did you mean 'class'"),
+    (
+        ([[0.0, 1.0]], [0]),
+        {"class_weight": np.array([1.0, -1.0])},
+        "class weights are finite and not below 0; one is -1",
+    ),
+    (([[0.0, 1.0]], [0]), {"class_weight": np.array([np.nan, 1.0])}, "finite and not below 0; one is nan"),
+    (([[0.0, 1.0]], [0]), {"z_loss": -1.0}, "z_loss is a finite factor, not below 0; -1.0 came"),
+    (([[0.0, 1.0]], [0]), {"softcap": 0.0}, "softcap is a finite number above 0, not 0.0"),
+    (([[0.0, 1.0]], [0]), {"temperature": -2.0}, "temperature is a finite number above 0, not -2.0"),
+    (([[0.0, 1.0]], [0]), {"temperature": np.ones((1, 2))}, r"one per row as temperature\[:, None\].*\(1, 2\)"),
 ]
 
 
@@ -181,52 +235,3 @@ def test_a_read_only_target_joins_torch_logits():
     target = np.array([1, 0])
     target.flags.writeable = False
     np.testing.assert_allclose(ll.cross_entropy(torch.zeros(2, 2), target), np.log([2.0, 2.0]), rtol=1e-6)
-
-
-def test_a_traced_binary_target_that_is_no_share_poisons_its_row():
-    JAX_JIT.require()
-    got = JAX_JIT.run(ll.binary_cross_entropy, [0.0, 0.0, 0.0], [1, -1, 2])
-    np.testing.assert_allclose(got, [np.log(2), np.nan, np.nan], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"target": np.array([1, -1])}, "target is 0, 1 or between, not -1; for -1/.1 write target > 0"),
-        ({"target": np.array([1, 0, 1])}, r"one target per logit, \(2,\); target is \(3,\)"),
-        ({"target": np.array([1, 0]), "valid": np.array([True])}, r"one valid per logit, \(2,\); valid is \(1,\)"),
-        ({"target": np.array([1, 0]), "pos_weight": np.ones((3, 1))}, "pos_weight is a number or one per label"),
-    ],
-)
-def test_wrong_binary_calls(settings, sentence):
-    with pytest.raises(ValueError, match=f"^binary_cross_entropy: {sentence}"):
-        inspect.unwrap(ll.binary_cross_entropy)(np.zeros(2), **settings)
-
-
-def test_mean_leaves_out_what_does_not_count(differentiable):
-    losses, valid = np.array([1.0, 3.0, np.nan, np.inf]), np.array([True, True, False, True])
-    weight = np.array([1.0, 3.0, 5.0, 0.0])
-
-    def average(x):
-        return ll.mean(x, valid=valid, weight=weight)
-
-    assert differentiable.run(average, losses) == 2.5
-    np.testing.assert_array_equal(differentiable.gradient(average, losses), [0.25, 0.75, 0, 0])
-
-
-def test_mean_of_nothing(differentiable):
-    losses, none = np.array([1.0, np.nan]), np.array([False, False])
-    assert np.isnan(differentiable.run(lambda x: ll.mean(x, valid=none), losses))
-    assert differentiable.run(lambda x: ll.mean(x, valid=none, empty="zero"), losses) == 0
-    assert (differentiable.gradient(lambda x: ll.mean(x, valid=none, empty="zero"), losses) == 0).all()
-    assert np.isnan(ll.mean(np.zeros(0)))
-    with pytest.raises(ValueError, match="mean: no row counts"):
-        ll.mean(losses, valid=none, empty="raise")
-
-
-def test_mean_refuses_weights_that_would_broadcast():
-    formula = inspect.unwrap(ll.mean)
-    with pytest.raises(ValueError, match=r"mean: one weight per loss, \(3,\); weight is \(3, 1\)"):
-        formula(np.zeros(3), weight=np.ones((3, 1)))
-    with pytest.raises(ValueError, match=r"mean: one valid per loss, \(3,\); valid is \(1,\)"):
-        formula(np.zeros(3), valid=np.array([True]))

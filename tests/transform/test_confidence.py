@@ -1,9 +1,10 @@
-"""entropy, log_odds and top2_gap where the usual formulas give nan, 1 or another row's class."""
+"""entropy, log_odds, top2_gap, energy and max_logit where the usual formulas give nan, 1 or another row's class."""
 
 import numpy as np
 import pytest
 
 import lastlayer as ll
+from lastlayer.transform import energy, max_logit
 
 
 def test_entropy_with_a_masked_class(library):
@@ -59,3 +60,40 @@ def test_top2_gap_of_a_tie_is_0(library):
 
 def test_the_gap_of_a_lone_class_has_no_slope_at_a_masked_one(differentiable):
     np.testing.assert_array_equal(differentiable.gradient(ll.top2_gap, [[-np.inf, 2.0]]), [[0, 1]])
+
+
+@pytest.mark.parametrize("temperature", [1, 0.5, 3.0])
+def test_energy(temperature, library):
+    rows = np.array([[3.0, 1.0, -np.inf], [1000.0, 999.0, 1000.5], [-np.inf] * 3, [np.inf, 0.0, 0.0], [np.nan, 0, 0]])
+    got = library.run(lambda z: energy(z, temperature=temperature), rows)
+    want = [
+        -temperature * np.log(np.exp(3 / temperature) + np.exp(1 / temperature)),
+        -1000.5 - temperature * np.log(np.exp(np.array([-0.5, -1.5, 0.0]) / temperature).sum()),
+        np.inf,
+        -np.inf,
+        np.nan,
+    ]
+    np.testing.assert_allclose(got, want, rtol=4 * library.eps)
+
+
+def test_the_gradient_of_energy_is_minus_softmax(differentiable):
+    rows, heat = np.array([[3.0, 1.0, -np.inf], [-np.inf] * 3]), 2.0
+    got = differentiable.gradient(lambda z: energy(z, temperature=heat), rows)
+    p = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(got, [[-p, p - 1, 0], [0, 0, 0]], rtol=4 * differentiable.eps)
+
+
+def test_energy_takes_a_temperature_per_row(library):
+    rows = np.array([[3.0, 1.0], [3.0, 1.0]])
+    got = library.run(lambda z: energy(z, temperature=np.array([[1.0], [2.0]])), rows)
+    alone = [library.run(lambda z, t=t: energy(z, temperature=t), rows)[0] for t in (1.0, 2.0)]
+    np.testing.assert_allclose(got, alone, rtol=2 * library.eps)
+
+
+def test_max_logit(differentiable):
+    rows = np.array([[3.0, 5.0, 5.0], [-np.inf, -2.0, -np.inf], [np.inf, 0.0, np.inf], [-np.inf] * 3])
+    np.testing.assert_array_equal(differentiable.run(max_logit, rows), [5.0, -2.0, np.inf, -np.inf])
+    slopes = differentiable.gradient(max_logit, rows)
+    np.testing.assert_array_equal(slopes, [[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    spoilt = differentiable.run(max_logit, [[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]])
+    np.testing.assert_array_equal(spoilt, [np.nan, 3.0])

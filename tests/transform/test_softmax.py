@@ -2,10 +2,12 @@
 
 import inspect
 
+import mpmath
 import numpy as np
 import pytest
 
 import lastlayer as ll
+import reference
 from arrays import Library
 
 NUMPY_32 = Library("numpy-float32", "numpy", np.array, dtype="float32")
@@ -146,3 +148,32 @@ def test_what_is_no_row_is_refused(function):
 def test_no_rows_give_no_rows():
     assert ll.softmax(np.zeros((0, 3))).shape == (0, 3)
     assert ll.logsumexp(np.zeros((0, 3))).shape == (0,)
+
+
+@pytest.mark.parametrize("margin", [86.0, 90.0, 95.0])
+def test_a_sum_that_is_normal_is_not_flushed_though_each_term_is(margin, differentiable):
+    """XLA flushes exp(-90) in float32; 50,000 of them are a normal number."""
+    row = np.zeros(50_000)
+    row[7] = margin
+    want = 49_999 * np.exp(-margin)
+    assert want > np.finfo(np.float32).tiny
+    got = differentiable.run(ll.cross_entropy, [row], [7])
+    np.testing.assert_allclose(got, [want], rtol=8 * differentiable.eps)
+    slope = differentiable.gradient(ll.cross_entropy, [row], [7])[0, 7]
+    np.testing.assert_allclose(slope, -want, rtol=8 * differentiable.eps)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 3, 1.9])
+@pytest.mark.parametrize("base", [np.e, 2.0, 10.0])
+def test_another_temperature_or_base_costs_no_digits_of_the_tail(temperature, base, library):
+    """Rounding a scaled difference of 80 alone would cost 40 units; the bar is 8."""
+    row = np.array([0.0, 10.25, 17.5, 80.0])
+    rate = mpmath.log(mpmath.mpf(base)) / mpmath.mpf(temperature) if base != np.e else 1 / mpmath.mpf(temperature)
+    weights = [mpmath.exp((v - 80) * rate) for v in reference.exact(row)]
+    want = [float(w / mpmath.fsum(weights)) for w in weights]
+    got = library.run(lambda z: ll.softmax(z, temperature=temperature, base=base), row)
+    normal = np.array(want) > np.finfo(library.dtype).tiny
+    np.testing.assert_allclose(got[normal], np.array(want)[normal], rtol=8 * library.eps / 2)
+    surprise = float(mpmath.log(mpmath.fsum(weights)))
+    got = library.run(lambda z: ll.log_softmax(z, temperature=temperature, base=base), row)[3]
+    np.testing.assert_allclose(-got, surprise, rtol=4 * library.eps, atol=np.finfo(library.dtype).tiny)

@@ -1,8 +1,20 @@
 """Logits, without a target, to another view of the same rows."""
 
+from lastlayer.transform.confidence import energy as energy
 from lastlayer.transform.confidence import entropy as entropy
 from lastlayer.transform.confidence import log_odds as log_odds
+from lastlayer.transform.confidence import max_logit as max_logit
 from lastlayer.transform.confidence import top2_gap as top2_gap
+from lastlayer.transform.mask import mask as mask
+from lastlayer.transform.merge import LogSumExpParts as LogSumExpParts
+from lastlayer.transform.merge import logaddexp as logaddexp
+from lastlayer.transform.merge import logsumexp_parts as logsumexp_parts
+from lastlayer.transform.merge import merge_logsumexp as merge_logsumexp
+from lastlayer.transform.pool import pool as pool
+from lastlayer.transform.prior import adjust_class_weight as adjust_class_weight
+from lastlayer.transform.prior import adjust_prior as adjust_prior
+from lastlayer.transform.relaxed import gumbel_softmax as gumbel_softmax
+from lastlayer.transform.relaxed import straight_through as straight_through
 from lastlayer.transform.sigmoid import log1mexp as log1mexp
 from lastlayer.transform.sigmoid import log_sigmoid as log_sigmoid
 from lastlayer.transform.sigmoid import logit as logit
@@ -12,3 +24,6 @@ from lastlayer.transform.sigmoid import softplus as softplus
 from lastlayer.transform.softmax import log_softmax as log_softmax
 from lastlayer.transform.softmax import logsumexp as logsumexp
 from lastlayer.transform.softmax import softmax as softmax
+from lastlayer.transform.sparse import entmax as entmax
+from lastlayer.transform.sparse import sparsemax as sparsemax
+from lastlayer.transform.standardize import standardize as standardize

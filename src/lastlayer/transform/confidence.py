@@ -1,9 +1,12 @@
 """How sure a row of logits is: one number per row."""
 
+import math
+
 from lastlayer._array import arange_like, as_array, restore, stop_gradient, take
 from lastlayer._row import class_index, limit, prepare, split, total
 from lastlayer._typing import Array, Float, Int
 from lastlayer.kernels import dispatched
+from lastlayer.transform.softmax import normaliser, per_row, tempered
 
 
 @dispatched
@@ -19,10 +22,12 @@ def entropy(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, 
     """
     x, xp = prepare(logits, axis)
     row = split(x, xp)
-    rest = row.rest_from_top()
-    p = row.terms * xp.exp(-row.shift)[..., None] / (1 + rest)[..., None]
+    rest, shift = row.rest_from_top(), xp.exp(-row.shift)
     below = xp.where(row.x == -xp.inf, xp.zeros_like(row.x), (row.max + row.shift)[..., None] - row.x)
-    h = xp.log1p(rest) + total(p * below, xp)
+    distances, mass = total(row.weights * below, xp), total(row.weights, xp)
+    h = xp.log1p(rest) + row.down(distances) * shift / (1 + rest)
+    # far below the top one, 1 + rest is 1 and log1p(rest) is rest, which may be too small to be kept by itself
+    h = xp.where(row.scale[1] < 1, row.down(distances + mass) * shift, h)
     return restore(_contained(h, row.x, xp), logits)
 
 
@@ -67,6 +72,40 @@ def top2_gap(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array,
     second = take(others, xp.argmax(stop_gradient(others), axis=-1), xp)
     second = xp.where(second == -xp.inf, xp.full_like(second, -xp.inf), second)  # no slope for a masked class
     return restore(_contained(take(x, top, xp) - second, x, xp), logits)
+
+
+@dispatched
+def energy(logits: Float[Array, "*batch classes"], *, temperature=1.0, axis=-1) -> Float[Array, "..."]:
+    """Free energy of a row, a score of how far it is from what the model was trained on: low where it is at home.
+
+        energy = -T logsumexp(z / T)
+
+    Liu et al. 2020, eq. 4. ``temperature`` as in `softmax`. Adding a constant to a row takes it off the energy. An
+    empty row is ``+inf`` with gradient 0, a row that holds ``+inf`` is ``-inf``.
+
+    >>> energy(np.array([[8.0, 0.0], [0.0, 0.0]])).round(4)
+    array([-8.0003, -0.6931])
+    """
+    x, xp = prepare(logits, axis)
+    heat = temperature if isinstance(temperature, int | float) else per_row("energy", temperature, x, axis, xp)[..., 0]
+    return restore(-normaliser(tempered("energy", x, temperature, math.e, axis, xp)) * heat, logits)
+
+
+@dispatched
+def max_logit(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array, "..."]:
+    """The largest logit of a row, how well it is known before any normalisation (Hendrycks et al. 2022, sec. 3).
+
+        max_logit = max_i z_i
+
+    The first of equal entries has the slope 1. A nan makes its row nan; an empty row is ``-inf`` with gradient 0.
+
+    >>> float(max_logit(np.array([3.0, 1.0, -np.inf])))
+    3.0
+    """
+    x, xp = prepare(logits, axis)
+    largest = take(x, xp.argmax(stop_gradient(x), axis=-1), xp)
+    largest = largest * xp.where(xp.any(xp.isnan(x), axis=-1), xp.full_like(largest, xp.nan), xp.ones_like(largest))
+    return restore(xp.where(xp.all(x == -xp.inf, axis=-1), xp.full_like(largest, -xp.inf), largest), logits)
 
 
 def _contained(y, x, xp):

@@ -93,10 +93,14 @@ def softcap(logits: Float[Array, "*any"], cap: float) -> Float[Array, "*any"]:
     >>> softcap(np.array([1000.0, -np.inf]), 30.0)
     array([ 30., -inf])
     """
-    positive("softcap", "cap", cap)
     x = floating(logits)
-    xp = namespace(x)
-    return restore(xp.where(x == -xp.inf, -xp.inf, cap * xp.tanh(x / cap)), logits)
+    return restore(capped("softcap", "cap", x, cap, namespace(x)), logits)
+
+
+def capped(function, parameter, x, cap, xp):
+    """`softcap` of an array to compute with, for a function that has a parameter of its own for it."""
+    positive(function, parameter, cap)
+    return xp.where(x == -xp.inf, -xp.inf, cap * xp.tanh(x / cap))
 
 
 def _magnitude(x, xp):

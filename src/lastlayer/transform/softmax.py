@@ -1,10 +1,13 @@
 """Logits as probabilities: softmax and its logarithm, and logsumexp, the number that normalises them."""
 
+import decimal
 import math
 
-from lastlayer._array import as_array, last_axis, restore, stop_gradient
+import numpy as np
+
+from lastlayer._array import as_array, dtype_name, last_axis, restore, stop_gradient
 from lastlayer._check import one_of, positive, shape
-from lastlayer._row import prepare, split
+from lastlayer._row import multiply, prepare, split, subtract
 from lastlayer._typing import Array, Float
 from lastlayer.kernels import dispatched
 
@@ -27,9 +30,8 @@ def softmax(
     """
     one_of("softmax", "empty", empty, ("nan", "uniform", "zero"))
     x, xp = prepare(logits, axis)
-    row = split(scaled("softmax", x, temperature, base, axis, xp), xp)
-    others = row.terms / (1 + row.rest_from_max())[..., None]
-    p = xp.where(row.is_top, (1 / (1 + row.rest_from_top()))[..., None], others)
+    row = tempered("softmax", x, temperature, base, axis, xp)
+    p = shares(row)
     fill = {"nan": math.nan, "uniform": 1 / x.shape[-1], "zero": 0.0}[empty]
     p = xp.where((row.max == -xp.inf)[..., None], xp.full_like(p, fill), p)
     p = restore(p if axis in (-1, p.ndim - 1) else xp.moveaxis(p, -1, axis), logits)
@@ -56,7 +58,7 @@ def log_softmax(
     """
     one_of("log_softmax", "empty", empty, ("nan", "uniform", "zero"))
     x, xp = prepare(logits, axis)
-    row = split(scaled("log_softmax", x, temperature, base, axis, xp), xp)
+    row = tempered("log_softmax", x, temperature, base, axis, xp)
     logp = -surprise(row)
     fill = {"nan": math.nan, "uniform": -math.log(x.shape[-1]), "zero": -math.inf}[empty]
     logp = xp.where((row.max == -xp.inf)[..., None], xp.full_like(logp, fill), logp)
@@ -76,8 +78,18 @@ def logsumexp(logits: Float[Array, "*batch classes"], *, axis=-1) -> Float[Array
     1000.6931471805599
     """
     x, xp = prepare(logits, axis)
-    row = split(x, xp)
-    return restore((row.max + xp.log1p(row.rest_from_max())) + row.infinite, logits)
+    return restore(normaliser(split(x, xp)), logits)
+
+
+def shares(row):
+    """The probability of every class, from the parts of `split`."""
+    others = row.terms() / (1 + row.rest_from_max())[..., None]
+    return row.xp.where(row.is_top, (1 / (1 + row.rest_from_top()))[..., None], others)
+
+
+def normaliser(row):
+    """``logsumexp`` of a row, from the parts of `split`."""
+    return (row.max + row.xp.log1p(row.rest_from_max())) + row.removed
 
 
 def surprise(row):
@@ -87,29 +99,51 @@ def surprise(row):
     return xp.where(row.is_top, xp.log1p(row.rest_from_top())[..., None], others)
 
 
-def scaled(function, x, temperature, base, axis, xp):
-    """``(x - max) * log(base) / temperature``, with masked classes still masked (also for a base below 1).
+def tempered(function, x, temperature, base, axis, xp):
+    """The parts of ``x * log(base) / temperature``, with masked classes still masked (also for a base below 1).
 
     The maximum is taken off first: rounding ``x / temperature`` would cost digits of ``x``, not of the differences.
+    What the product and the quotient round away is carried along: at a distance of 80 it is 40 units of the result.
     """
     if not (base > 0 and base != 1 and base < math.inf):
         raise ValueError(f"{function}: base is a finite number above 0 and not 1, not {base!r}.")
-    if isinstance(temperature, int | float):
+    number = isinstance(temperature, int | float)
+    if number:
         positive(function, "temperature", temperature)
         if temperature == 1 and base == math.e:
-            return x
-    else:
-        temperature = _per_row(function, xp.astype(as_array(temperature, like=x), x.dtype), x, axis, xp)
+            return split(x, xp)
     x = x if base > 1 else xp.where(x == -xp.inf, x, -x)
     infinite = (x == xp.inf) | (x == -xp.inf)
     finite = xp.where(infinite, xp.zeros_like(x), x)
     largest = xp.max(xp.where(infinite, -xp.inf, stop_gradient(x)), axis=-1, keepdims=True)
-    below = finite - xp.where(largest == -xp.inf, xp.zeros_like(largest), largest)
-    return xp.where(infinite, x, below * abs(math.log(base)) / temperature)
+    largest = xp.where(largest == -xp.inf, xp.zeros_like(largest), largest)
+    rate, rest = _rate(base, temperature if number else 1, xp.ones_like(largest))
+    difference, error = subtract(finite, largest, xp)
+    below, low = multiply(difference, rate, xp)
+    low, removed = low + (error * rate + difference * rest), largest * rate
+    if not number:
+        temperature = per_row(function, temperature, x, axis, xp)
+        quotient = below / temperature
+        product, error = multiply(quotient, temperature, xp)
+        low = (((below - product) - error) + low) / temperature
+        below, removed = quotient, removed / temperature
+    low = stop_gradient(xp.where(infinite | ~xp.isfinite(low), xp.zeros_like(low), low))
+    return split(xp.where(infinite, x, below), xp, low, removed[..., 0])
 
 
-def _per_row(function, temperature, x, axis, xp):
+def _rate(base, temperature, one):
+    """``|log(base)| / temperature`` as the sum of two numbers of the dtype of ``one``; ``math.e`` stands for e."""
+    with decimal.localcontext(prec=50):
+        exact = decimal.Decimal(1) if base == math.e else abs(decimal.Decimal(base).ln())
+        exact = exact / decimal.Decimal(temperature)
+        high = one * float(exact)
+        part = float(np.float32(float(exact))) if dtype_name(one) == "float32" else float(exact)
+        return high, one * float(exact - decimal.Decimal(part))
+
+
+def per_row(function, temperature, x, axis, xp):
     """An array of temperatures as one that broadcasts over the classes; where it is not above 0 the row is nan."""
+    temperature = xp.astype(as_array(temperature, like=x), x.dtype)
     if temperature.ndim == x.ndim:
         temperature = last_axis(temperature, axis, xp)
     if temperature.ndim and (temperature.ndim != x.ndim or temperature.shape[-1] != 1):

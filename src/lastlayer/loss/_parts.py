@@ -1,0 +1,18 @@
+"""What several losses are made of: arguments brought into line, and products where 0 * inf = 0."""
+
+from lastlayer._array import as_array, namespace
+from lastlayer._check import shape
+
+
+def weighed(weight, cost, xp):
+    """``weight * cost`` with ``0 * inf = 0``, in value and in gradient."""
+    free = (weight == 0) & (cost == xp.inf)
+    return weight * xp.where(free, xp.zeros_like(cost), cost)
+
+
+def aligned(function, name, array, each, like, dtype):
+    """``array`` as ``dtype`` in the library of ``like``, after checking that the two have one shape."""
+    array = as_array(array, like=like)
+    if tuple(array.shape) != tuple(like.shape):
+        raise ValueError(f"{function}: one {name} per {each}, {shape(like)}; {name} is {shape(array)}.")
+    return namespace(like).astype(array, dtype)
