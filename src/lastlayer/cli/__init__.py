@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "Two models on the same rows, with paired intervals.",
     "merge": "Join the states of shards: the numbers of the whole.",
     "report": "The page of data or of states, one file that opens offline.",
+    "conformance": "A library through the cases of exact tails and special values.",
     "explain": "What the code of a finding means and what to do about it.",
 }
 
