@@ -33,9 +33,11 @@ lint: .venv/lint
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python docs/gallery.py --check
 
-docs: .venv/test  ## writes the generated pages: docs/cli.md and docs/laws.md
+docs: .venv/test  ## writes the generated pages: cli.md, laws.md, losses.md with its figures
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/gallery.py
 
 bench: .venv/test  ## figures beside their peers, in the same run; results in bench/results
 	for script in bench/[a-z]*.py; do $(BIN)/python $$script || exit 1; done

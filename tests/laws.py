@@ -1,4 +1,4 @@
-"""One row per public function of ``transform``, and those of ``loss`` from `laws_loss`: what each promises.
+"""One row per public function: those of ``transform`` here, those of ``loss`` in the files joined at the end.
 
 A law (`table.LAWS`) is a promise by name, checked on every row that does not say why it is exempt: ``test_laws.py`` has
 those of values, ``test_special_values.py`` of limits, ``test_accuracy.py`` of units in the last place, and
@@ -19,15 +19,23 @@ function without a row fails the suite.
     symmetry     an identity with another function, or with itself
 """
 
+from dataclasses import replace
 from math import inf, log, sqrt
 
 import numpy as np
 
+import laws_contrastive
+import laws_distillation
+import laws_imbalance
 import laws_loss
+import laws_margin
+import laws_policy
+import laws_ranking
 import reference
 from lastlayer import transform
 from table import Exempt, Row, Symmetry, even, frequencies, gap, largest, share, widest
 
+FAMILIES = (laws_imbalance, laws_margin, laws_distillation, laws_contrastive, laws_ranking, laws_policy)
 FOUR = [[0.5, 0.25, 2.0, 1.0]] * 4
 
 
@@ -566,4 +574,6 @@ ROWS = [
         exempt={"permutation": Exempt("of equal classes the first is chosen", example=[[1.0, 1.0, 0.0]])},
     ),
     *laws_loss.ROWS,
+    # made of what is measured above over 1,000 classes
+    *(replace(row, longest=100) for family in FAMILIES for row in family.ROWS),
 ]

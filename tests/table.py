@@ -51,6 +51,7 @@ class Row:
     exact: Callable | None = None  # the reference, where it is not the one of the function's name
     exact_slope: Callable | None = None  # the same for the gradient, where that is another function's
     domain: tuple[float, float] = (-inf, inf)
+    longest: int = 1000  # rows of a loss over pairs are kept shorter
     shift: Any = "same"
     shift_ulp: int = 0
     permutation: Any = "same"

@@ -113,6 +113,8 @@ def worst_ulp(got, want, dtype, unit=0.0):
 )
 def test_accuracy(row, library):
     for classes in [3, 1000] if library.package == "jax" else [1, 2, 3, 10, 1000]:
+        if classes > row.longest:
+            continue
         x, target, wanted = swept(row, classes)
         for one, ours, exact in zip(x, row.run(library, x, target), wanted, strict=True):
             unit = row.unit(one) if row.unit and np.isfinite(row.unit(one)) else 0.0

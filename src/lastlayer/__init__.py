@@ -36,11 +36,16 @@ if TYPE_CHECKING:
     from lastlayer.transform import softplus as softplus
     from lastlayer.transform import top2_gap as top2_gap
 
-    # loss: one number per row.
+    # loss: one number per row. Every other objective is in ll.loss.
     from lastlayer.loss import binary_cross_entropy as binary_cross_entropy
     from lastlayer.loss import cross_entropy as cross_entropy
+    from lastlayer.loss import distill as distill
+    from lastlayer.loss import focal as focal
+    from lastlayer.loss import info_nce as info_nce
     from lastlayer.loss import mean as mean
     from lastlayer.loss import multilabel_cross_entropy as multilabel_cross_entropy
+    from lastlayer.loss import siglip as siglip
+    from lastlayer.loss import sup_con as sup_con
     from lastlayer.loss import top_k_cross_entropy as top_k_cross_entropy
 
     # measure: a state, then a few numbers.
@@ -58,10 +63,12 @@ if TYPE_CHECKING:
     from lastlayer.measure import nll as nll
     from lastlayer.measure import roc_auc as roc_auc
 
-    # calibrate, decide, train: stages with more than one choice keep their own names.
+    # Stages with more than one choice keep their own names, as does the rest of transform and loss.
     from lastlayer import calibrate as calibrate
     from lastlayer import decide as decide
+    from lastlayer import loss as loss
     from lastlayer import train as train
+    from lastlayer import transform as transform
 
     # report: findings and pages.
     from lastlayer.report import Finding as Finding
@@ -78,7 +85,8 @@ _HOMES = {
     "outputs": "Outputs",
     "transform": "entropy log1mexp log_odds log_sigmoid log_softmax logit logsumexp"
     " sigmoid softcap softmax softplus top2_gap",
-    "loss": "binary_cross_entropy cross_entropy mean multilabel_cross_entropy top_k_cross_entropy",
+    "loss": "binary_cross_entropy cross_entropy distill focal info_nce mean multilabel_cross_entropy siglip sup_con"
+    " top_k_cross_entropy",
     "measure": "Comparison Evaluation Metric accuracy average_precision brier calibration_error compare confusion"
     " evaluate merge nll roc_auc",
     "report": "Finding Report check",

@@ -71,6 +71,21 @@ def together(*arrays):
     return [xp.astype(x, dtype) for x in found], xp
 
 
+def two_floats(exact, like) -> tuple[float, float]:
+    """An exact number (a Fraction or a Decimal) as the sum of two floats, the first of the dtype of ``like``."""
+    high = float(np.float32(float(exact))) if dtype_name(like) == "float32" else float(exact)
+    return high, float(exact - type(exact)(high))
+
+
+def two_arrays(array, like) -> tuple[Array, Array]:
+    """``array`` as the sum of two arrays of the library and dtype of ``like``."""
+    xp = namespace(array)
+    dtype = np.dtype(dtype_name(like)) if xp is np else like.dtype
+    high = xp.astype(array, dtype)
+    low = xp.astype(array - xp.astype(high, array.dtype), dtype)
+    return as_array(high, like=like), as_array(low, like=like)
+
+
 def restore(y, like) -> Array:
     """``y`` in the floating dtype that ``like`` came with (half precision is computed in float32)."""
     if hasattr(like, "dtype") and dtype_name(like) in _HALF:
@@ -98,6 +113,23 @@ def readable(x):
     torch = sys.modules["torch"]
     plain = type(x) is torch.Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
     return plain and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def iterate(step, state, times) -> Any:
+    """``step(state, i)`` from ``state`` on, until it says that nothing moves any more, at most so many ``times``.
+
+    A step gives the next state, an array or a tuple of some, and what moves. Where nobody may look all the steps are
+    taken; under JAX's tracing as one loop, which compiles in the time of a single step. For constants of the
+    differentiation.
+    """
+    first = state[0] if isinstance(state, tuple) else state
+    if is_jax(first) and isinstance(first, sys.modules["jax"].core.Tracer):
+        return sys.modules["jax"].lax.fori_loop(0, times, lambda i, last: step(last, i)[0], state)
+    for i in range(times):
+        state, moving = step(state, i)
+        if readable(moving) and not bool(moving.any()):
+            break
+    return state
 
 
 def stop_gradient(x) -> Array:

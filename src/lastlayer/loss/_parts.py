@@ -16,3 +16,11 @@ def aligned(function, name, array, each, like, dtype):
     if tuple(array.shape) != tuple(like.shape):
         raise ValueError(f"{function}: one {name} per {each}, {shape(like)}; {name} is {shape(array)}.")
     return namespace(like).astype(array, dtype)
+
+
+def excess_of_exp(d, xp):
+    """``exp(d) - 1 - d`` for ``|d| <= 1/2``, by as many terms as reach the last bit of a float64 there."""
+    inner = xp.ones_like(d)
+    for n in range(16, 2, -1):
+        inner = 1 + inner * d / n
+    return d * d * 0.5 * inner

@@ -3,9 +3,7 @@
 import decimal
 import math
 
-import numpy as np
-
-from lastlayer._array import as_array, dtype_name, last_axis, restore, stop_gradient
+from lastlayer._array import as_array, last_axis, restore, stop_gradient, two_floats
 from lastlayer._check import one_of, positive, shape
 from lastlayer._row import multiply, prepare, split, subtract
 from lastlayer._typing import Array, Float
@@ -135,10 +133,8 @@ def _rate(base, temperature, one):
     """``|log(base)| / temperature`` as the sum of two numbers of the dtype of ``one``; ``math.e`` stands for e."""
     with decimal.localcontext(prec=50):
         exact = decimal.Decimal(1) if base == math.e else abs(decimal.Decimal(base).ln())
-        exact = exact / decimal.Decimal(temperature)
-        high = one * float(exact)
-        part = float(np.float32(float(exact))) if dtype_name(one) == "float32" else float(exact)
-        return high, one * float(exact - decimal.Decimal(part))
+        high, low = two_floats(exact / decimal.Decimal(temperature), one)
+    return one * high, one * low
 
 
 def per_row(function, temperature, x, axis, xp):

@@ -9,18 +9,14 @@ With ``t`` in place of the threshold ``((alpha - 1) t - 1)`` of the papers nothi
 import math
 from fractions import Fraction
 
-import numpy as np
-
-from lastlayer._array import arange_like, dtype_name, readable, restore, stop_gradient, take
+from lastlayer._array import arange_like, iterate, restore, stop_gradient, take, two_floats
 from lastlayer._row import limit, multiply, prepare, subtract, total
 from lastlayer._typing import Array, Float
 from lastlayer.kernels import dispatched
 from lastlayer.transform.softmax import softmax
 
 _STEPS = 24  # at most, of which the worst rows found took 14; where the values may be looked at the last one ends it
-_CLOSER = (
-    8  # steps with errors carried along: two, and a few more where many classes lie within an ulp of the threshold
-)
+_CLOSER = 8  # with errors carried along: two, and a few more where many classes lie within an ulp of the threshold
 
 
 @dispatched
@@ -93,28 +89,30 @@ def _mild(below, low, alpha, xp):
     below, low = xp.where(inside, below, -2 / a), xp.where(inside, low, zero)
     t = zero[..., :1]
     enough = 1 + 8 * float(xp.finfo(below.dtype).eps)
-    for _ in range(_STEPS):
+
+    def rise(t, _):
         p, weight = _roughly(a * (below - t), power, xp)
         mass, slope = total(p, xp)[..., None], total(weight, xp)[..., None]
         excess = xp.expm1(a * xp.log(mass)) / a * xp.exp((1 - a) * xp.log(mass))
         higher = t + excess / slope
         rising = (mass > enough) & (higher > t)
-        t = xp.where(rising, higher, t)
-        if readable(t) and not bool(xp.any(rising)):
-            break
+        return xp.where(rising, higher, t), rising
+
+    t = iterate(rise, t, _STEPS)
     distance, error = subtract(below, t, xp)
-    high, rest = _parts(rate, below)
+    high, rest = two_floats(rate, below)
     v, lost = multiply(distance, zero + high, xp)
     lost = lost + (distance * rest + (error + low) * a)
     correction = zero[..., :1]
-    for step in range(_CLOSER):
+
+    def correct(correction, step):
         p, rounded, weight = _raised(v, lost - correction * a, power, xp)
         mass, error = _exact_total(p, rounded, xp)
         over = ((mass - 1) + error)[..., None]
         moving = (over > enough - 1) | (step < 2)
-        correction = xp.where(moving, correction + over / total(weight, xp)[..., None], correction)
-        if step > 1 and readable(p) and not bool(xp.any(moving)):
-            break
+        return xp.where(moving, correction + over / total(weight, xp)[..., None], correction), moving
+
+    correction = iterate(correct, correction, _CLOSER)
     return _raised(v, lost - correction * a, power, xp)[0]
 
 
@@ -148,7 +146,7 @@ def _raised(v, low, power, xp):
     else:
         near = s > 0.75
         logarithm = xp.where(near, xp.log1p(xp.where(near, v, zero)), xp.log(s))
-        whole, part = _parts(power, v)
+        whole, part = two_floats(power, v)
         exponent, lost = multiply(logarithm, zero + whole, xp)
         lost = lost + (logarithm * part + xp.where(near, low, rest) / s * whole)
         p, rounded = xp.exp(exponent) * (1 + lost), zero
@@ -175,23 +173,28 @@ def _sharp(below, low, alpha, xp):
     ordered = xp.sort(-below, axis=-1)
     first = xp.zeros_like(xp.argmax(below, axis=-1))
     last = first + (below.shape[-1] - 1)
-    for _ in range(below.shape[-1].bit_length()):
+
+    def halve(support, _):
+        first, last = support
         middle = (first + last + 1) // 2
         gap = below + take(ordered, middle, xp)[..., None]
         held = total(_root(gap, a, xp)[1], xp) < 1
-        first, last = xp.where(held, middle, first), xp.where(held, last, middle - 1)
+        return (xp.where(held, middle, first), xp.where(held, last, middle - 1)), first < last
+
+    first, _ = iterate(halve, (first, last), below.shape[-1].bit_length())
     edge = -take(ordered, first, xp)[..., None]
     gap = (below - edge) + (low - xp.min(xp.where(below == edge, low, infinite), axis=-1, keepdims=True))
     support = below >= edge
     logarithm, _ = _root(xp.where(support, gap, -infinite), a, xp)
     smallest = 1 / xp.astype(first + 1, below.dtype)[..., None]
-    for _ in range(_STEPS):
+
+    def fall(smallest, _):
         p, slope = _above(smallest, logarithm, support, a, xp)
         lower = smallest - ((total(p, xp) - 1) / total(slope, xp))[..., None]
         falling = lower < smallest
-        smallest = xp.where(falling, lower, smallest)
-        if readable(p) and not bool(xp.any(falling)):
-            break
+        return xp.where(falling, lower, smallest), falling
+
+    smallest = iterate(fall, smallest, _STEPS)
     return _above(smallest, logarithm, support, a, xp)[0]
 
 
@@ -251,9 +254,3 @@ def _exact_total(x, error, xp):
         lost = lost + (error[..., :half] + error[..., half : 2 * half])
         x, error = (xp.concat([part, y[..., 2 * half :]], axis=-1) for part, y in ((folded, x), (lost, error)))
     return x[..., 0], error[..., 0]
-
-
-def _parts(number, like):
-    """A Fraction as the sum of two numbers of the dtype of ``like``."""
-    high = Fraction(float(np.float32(float(number))) if dtype_name(like) == "float32" else float(number))
-    return float(high), float(number - high)

@@ -1,0 +1,42 @@
+"""What the losses of margins and of ordered classes should give: the textbook formulas with 120 digits."""
+
+import mpmath
+
+from reference import entmax, log_softmax, sigmoid, softplus
+
+
+def multiclass_hinge(x, target, margin=1, kind="crammer_singer"):
+    lacks = [max(mpmath.mpf(0), margin + v - x[target]) for i, v in enumerate(x) if i != target]
+    return [max(lacks, default=mpmath.mpf(0)) if kind == "crammer_singer" else mpmath.fsum(lacks)]
+
+
+def am_softmax(x, target, margin=0.35, scale=30):
+    return [-log_softmax([scale * (v - margin * (i == target)) for i, v in enumerate(x)])[target]]
+
+
+def arcface(x, target, margin=0.5, scale=64, unit=1):
+    """Of cosines that are the logits in so small a unit."""
+    cosines = [v / unit for v in x]
+    c, margin = cosines[target], mpmath.mpf(margin)
+    if c != -mpmath.inf:
+        angle = mpmath.acos(c) + margin
+        cosines[target] = mpmath.cos(angle) if angle <= mpmath.pi else c - margin * mpmath.sin(margin)
+    return [-log_softmax([scale * v for v in cosines])[target]]
+
+
+def cumulative_link(x, target, thresholds):
+    t = [-mpmath.inf, *(mpmath.mpf(v) for v in thresholds), mpmath.inf]
+    shares = ((sigmoid([t[y] - s])[0], sigmoid([t[y + 1] - s])[0]) for s, y in zip(x, target, strict=True))
+    return [-mpmath.log(upper - lower) for lower, upper in shares]
+
+
+def coral(x, target):
+    return [mpmath.fsum(softplus([-v if target > k else v for k, v in enumerate(x)]))]
+
+
+def fenchel_young(x, target, regularizer="entmax", alpha=1.5):
+    """The definition: the maximum, less the score of the target."""
+    a = mpmath.mpf(2 if regularizer == "sparsemax" else alpha)
+    p = entmax(x, a)
+    entropy = mpmath.fsum((share - share**a) / (a * (a - 1)) for share in p)
+    return [mpmath.fsum(share * (v - x[target]) for share, v in zip(p, x, strict=True) if share) + entropy]
