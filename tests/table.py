@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from arrays import LIBRARIES
+
 
 @dataclass(frozen=True)
 class Exempt:
@@ -224,7 +226,20 @@ def law(name, says, rows, libraries):
 
     def register(check):
         LAWS[name] = found = Law(name, says, check, tuple(rows), tuple(libraries))
-        each_row = pytest.mark.parametrize("row", found.kept(), ids=lambda row: row.name)
-        return pytest.mark.parametrize("library", libraries, indirect=True, ids=str)(each_row(check))
+        each = [
+            pytest.param(row, library, id=f"{row.name}-{library}", marks=_marks(row, library, libraries))
+            for row in found.kept()
+            for library in libraries
+        ]
+        return pytest.mark.parametrize(("row", "library"), each, indirect=["library"])(check)
 
     return register
+
+
+def _marks(row, library, libraries):
+    """A loss made of others keeps the laws of values on NumPy and torch in each run, elsewhere in the slow ones.
+
+    Its derivatives and digits are checked on JAX in each run all the same; what costs is that XLA compiles every law.
+    """
+    elsewhere = library.name not in ("numpy", "torch", "torch-float32")
+    return [pytest.mark.slow] if row.longest < 1000 and elsewhere and libraries == LIBRARIES else []

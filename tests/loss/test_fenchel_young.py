@@ -181,3 +181,83 @@ def test_the_reference_is_the_maximum():
     shares = [mpmath.mpf(i) / 4000 for i in range(4001)]
     found = max(p * z[0] + (1 - p) * z[1] + (1 - p**a - (1 - p) ** a) / (a * (a - 1)) for p in shares) - z[0]
     assert abs(found - reference_margin.fenchel_young(z, 0)[0]) < 1e-7
+
+
+def of_sets(row, index, k):
+    """The definition: half the squared distance to the set, less half that to the polytope; and p less the set."""
+    z = reference.exact(row)
+    low, high = min(z) - 1, max(z)
+    for _ in range(400):
+        middle = (low + high) / 2
+        mass = mpmath.fsum(min(max(v - middle, 0), 1) for v in z)
+        low, high = (middle, high) if mass > k else (low, middle)
+    p = [min(max(v - low, mpmath.mpf(0)), mpmath.mpf(1)) for v in z]
+    y = [int(i in list(index)) for i in range(len(z))]
+    distance = [mpmath.fsum((a - v) ** 2 for a, v in zip(point, z, strict=True)) / 2 for point in (y, p)]
+    return float(distance[0] - distance[1]), [float(a - b) for a, b in zip(p, y, strict=True)]
+
+
+SETS = np.array(
+    [[2.0, 1.5, 1.25, 0.5, -3.0], [0.0, 0.0, 0.0, 0.0, 0.0], [30.0, -2.0, 0.25, 1.0, 0.5], [3.0, 3.5, 0, 0, 0]]
+)
+CHOSEN = {1: np.array([[2], [0], [1], [1]]), 2: np.array([[0, 3], [4, 1], [0, 1], [0, 1]])}
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_top_k_is_the_distance_to_the_polytope_of_sets(k, differentiable):
+    def loss(z, y):
+        return fenchel_young(z, y, regularizer="top_k")
+
+    wanted = [of_sets(row, index, k) for row, index in zip(SETS, CHOSEN[k], strict=True)]
+    got = differentiable.run(loss, SETS, CHOSEN[k])
+    np.testing.assert_allclose(got, [value for value, _ in wanted], rtol=16 * differentiable.eps)
+    slopes = differentiable.gradient(loss, SETS, CHOSEN[k])
+    np.testing.assert_allclose(slopes, [slope for _, slope in wanted], rtol=0, atol=8 * differentiable.eps)
+    if k == 2:
+        assert got[3] == 0  # both lead the others by more than 1
+        assert (slopes[3] == 0).all()
+    else:
+        alone = differentiable.run(lambda z, y: fenchel_young(z, y, regularizer="sparsemax"), SETS, CHOSEN[1][:, 0])
+        np.testing.assert_allclose(got, alone, rtol=16 * differentiable.eps)
+
+
+def test_top_k_of_special_rows(differentiable):
+    inf, nan = np.inf, np.nan
+    rows = np.array([[1.0, -inf, 0.5, 0.25], [1.0, -inf, 0.5, 0.25], [-inf] * 4, [nan, 0.0, 1.0, 2.0], [nan] * 4])
+    index = np.array([[0, 2], [0, 1], [0, 1], [1, 2], [-100, -100]])
+    valid = np.array([True, True, True, True, False])
+
+    def loss(z, y):
+        return fenchel_young(z, y, regularizer="top_k", valid=valid)
+
+    got, slopes = differentiable.run(loss, rows, index), differentiable.gradient(loss, rows, index)
+    without, slope = of_sets([1.0, 0.5, 0.25], [0, 1], 2)
+    np.testing.assert_allclose(got[0], without, rtol=16 * differentiable.eps)
+    np.testing.assert_allclose(slopes[0], np.insert(slope, 1, 0.0), atol=8 * differentiable.eps)
+    np.testing.assert_array_equal(got[1:], [inf, nan, nan, 0])
+    assert (slopes[[2, 4]] == 0).all()
+    assert np.isnan(slopes[3]).all()
+
+
+def test_top_k_has_second_derivatives():
+    torch = pytest.importorskip("torch", reason="pip install torch")
+    z = torch.tensor([[2.0, 1.5, 1.3, 0.4, -3.0]], dtype=torch.float64, requires_grad=True)
+
+    def loss(x):
+        return fenchel_young(x, np.array([[0, 3]]), regularizer="top_k")
+
+    assert torch.autograd.gradcheck(loss, z)
+    assert torch.autograd.gradgradcheck(loss, z)
+
+
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [
+        ([0, 1, 2, 3], r"top_k takes the k classes of each row, \(\*batch, k\)"),
+        ([[0, 0]] * 4, "target names each class of a row once; one is named twice"),
+        ([[0, 7]] * 4, "target 7 is not one of the 5 classes"),
+    ],
+)
+def test_wrong_sets(index, sentence):
+    with pytest.raises(ValueError, match=f"^fenchel_young: .*{sentence}"):
+        inspect.unwrap(fenchel_young)(SETS, np.array(index), regularizer="top_k")

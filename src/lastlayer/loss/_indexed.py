@@ -1,10 +1,21 @@
 """What losses of one class per row share: arguments brought into line, cost of the target, numbers per class."""
 
+import functools
 import math
 
 import numpy as np
 
-from lastlayer._array import as_array, dtype_name, floating, namespace, readable, stop_gradient, take, two_arrays
+from lastlayer._array import (
+    arange_like,
+    as_array,
+    dtype_name,
+    floating,
+    namespace,
+    readable,
+    stop_gradient,
+    take,
+    two_arrays,
+)
 from lastlayer._check import shape
 from lastlayer._row import class_index, limit, multiply, prepare, split, subtract
 from lastlayer.loss._parts import aligned
@@ -28,6 +39,21 @@ def indexed(function, logits, target, valid):
         x = xp.where(keep[..., None], x, xp.zeros_like(x))
     target, x = class_index(function, "target", target, x, xp)
     return x, target, keep, xp
+
+
+def named(index, x, xp):
+    """Which classes of each row ``index``, ``(*batch, k)``, names."""
+    classes = arange_like(x, xp)
+    return functools.reduce(xp.logical_or, (classes == index[..., i : i + 1] for i in range(index.shape[-1])))
+
+
+def distinct(function, name, index, x, xp):
+    """``x``, after checking that no row of ``index`` names a class twice; where nobody may look that row is nan."""
+    ordered = xp.sort(index, axis=-1)
+    twice = xp.any(ordered[..., 1:] == ordered[..., :-1], axis=-1, keepdims=True)
+    if readable(index) and bool(xp.any(twice)):
+        raise ValueError(f"{function}: {name} names each class of a row once; one is named twice.")
+    return xp.where(twice, xp.nan, x)
 
 
 def cost_of(row, target):

@@ -1,6 +1,5 @@
 """Cross-entropy of a teacher of whom only the most probable classes were kept: one number per row."""
 
-import functools
 import math
 
 from lastlayer._array import arange_like, as_array, namespace, readable, take
@@ -8,6 +7,7 @@ from lastlayer._check import one_of, shape
 from lastlayer._row import class_index, prepare, split, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
+from lastlayer.loss._indexed import distinct, named
 from lastlayer.loss._parts import aligned, weighed
 from lastlayer.transform.softmax import surprise, tempered
 
@@ -49,7 +49,7 @@ def top_k_cross_entropy(
         index = xp.where(keep[..., None], index, xp.zeros_like(index) + arange_like(index, xp))
         q = xp.where(keep[..., None], q, xp.full_like(q, 1 / q.shape[-1]))
     index, x = class_index("top_k_cross_entropy", "index", index, x, xp)
-    q = _distinct(index, _at_most_one(q, rounding, xp), xp)
+    x, q = distinct("top_k_cross_entropy", "index", index, x, xp), _at_most_one(q, rounding, xp)
     left = 1 - total(q, xp)
     left = xp.where(left < 0, xp.zeros_like(left), left)  # within rounding
     row = tempered("top_k_cross_entropy", x, temperature, math.e, -1, xp)
@@ -71,7 +71,7 @@ def _together(row, index, q, left):
     xp = row.xp
     below, low = subtract(row.x, xp.where(row.max == -xp.inf, xp.zeros_like(row.max), row.max)[..., None], xp)
     low = low if row.low is None else low + row.low
-    others = split(xp.where(_is_named(index, row), -xp.inf, below), xp, low)
+    others = split(xp.where(named(index, below, xp), -xp.inf, below), xp, low)
     bucket, error = subtract(others.max, -xp.log1p(others.rest_from_max()), xp)
     error = error + take(low, others.top, xp)
     x = xp.concat([xp.take_along_axis(below, index, axis=-1), bucket[..., None]], axis=-1)
@@ -82,7 +82,7 @@ def _together(row, index, q, left):
 
 def _evenly(row, index, q, left, allowed):
     xp = row.xp
-    others = allowed & ~_is_named(index, row)
+    others = allowed & ~named(index, row.x, xp)
     count = total(xp.astype(others, row.x.dtype), xp)
     cost = surprise(row)
     mean = total(xp.where(others, cost, xp.zeros_like(cost)), xp) / count
@@ -95,14 +95,6 @@ def _named(cost, index, q, xp):
     return total(weighed(q, xp.take_along_axis(cost, index, axis=-1), xp), xp)
 
 
-def _is_named(index, row):
-    """Which classes of the row the teacher names."""
-    xp = row.xp
-    classes = arange_like(row.x, xp)
-    columns = (classes == index[..., i : i + 1] for i in range(index.shape[-1]))
-    return functools.reduce(xp.logical_or, columns)
-
-
 def _at_most_one(q, rounding, xp):
     """Probabilities that are not negative and sum to 1 at most; others are refused, or nan where nobody may look."""
     wrong = xp.any(~(q >= 0), axis=-1, keepdims=True) | (total(q, xp)[..., None] > 1 + rounding)
@@ -112,15 +104,6 @@ def _at_most_one(q, rounding, xp):
             "probabilities with softmax over all its classes, before the k are taken."
         )
     return xp.where(wrong, xp.nan, q)
-
-
-def _distinct(index, q, xp):
-    """``q``, after checking that no row names a class twice."""
-    ordered = xp.sort(index, axis=-1)
-    twice = xp.any(ordered[..., 1:] == ordered[..., :-1], axis=-1, keepdims=True)
-    if readable(index) and bool(xp.any(twice)):
-        raise ValueError("top_k_cross_entropy: index names each class of a row once; one is named twice.")
-    return xp.where(twice, xp.nan, q)
 
 
 def _check_shapes(x, index, q):
