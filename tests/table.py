@@ -237,9 +237,9 @@ def law(name, says, rows, libraries):
 
 
 def _marks(row, library, libraries):
-    """A loss made of others keeps the laws of values on NumPy and torch in each run, elsewhere in the slow ones.
+    """What a loss made of others promises is run on the main libraries each time, on all of them with the slow tests.
 
-    Its derivatives and digits are checked on JAX in each run all the same; what costs is that XLA compiles every law.
+    Values on NumPy and torch, derivatives and digits on compiled JAX too; what costs is that XLA compiles every law.
     """
-    elsewhere = library.name not in ("numpy", "torch", "torch-float32")
-    return [pytest.mark.slow] if row.longest < 1000 and elsewhere and libraries == LIBRARIES else []
+    main = {"numpy", "torch", "torch-float32"} | (set() if libraries == LIBRARIES else {"jax-jit"})
+    return [pytest.mark.slow] if row.longest < 1000 and len(libraries) > 1 and library.name not in main else []
