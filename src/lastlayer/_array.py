@@ -72,7 +72,7 @@ def together(*arrays):
 
 
 def two_floats(exact, like) -> tuple[float, float]:
-    """An exact number (a Fraction or a Decimal) as the sum of two floats, the first of the dtype of ``like``."""
+    """A number (a Fraction, a Decimal or a float) as the sum of two floats, the first of the dtype of ``like``."""
     high = float(np.float32(float(exact))) if dtype_name(like) == "float32" else float(exact)
     return high, float(exact - type(exact)(high))
 

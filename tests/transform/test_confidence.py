@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import lastlayer as ll
+import reference
 from lastlayer.transform import energy, max_logit
 
 
@@ -97,3 +98,11 @@ def test_max_logit(differentiable):
     np.testing.assert_array_equal(slopes, [[0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]])
     spoilt = differentiable.run(max_logit, [[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]])
     np.testing.assert_array_equal(spoilt, [np.nan, 3.0])
+
+
+def test_entropy_is_not_flushed_where_each_probability_is(differentiable):
+    """At 87.9 below, exp is subnormal in float32 and 0 under XLA; times the distance it is a normal number."""
+    row = np.array([-17.490335, 70.41274]).astype(np.float32).astype(float)
+    (want,) = reference.entropy(reference.exact(row))
+    assert float(want) > np.finfo(np.float32).tiny
+    np.testing.assert_allclose(differentiable.run(ll.entropy, row), float(want), rtol=4 * differentiable.eps)

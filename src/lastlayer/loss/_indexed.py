@@ -18,7 +18,7 @@ from lastlayer._array import (
 )
 from lastlayer._check import shape
 from lastlayer._row import class_index, limit, multiply, prepare, split, subtract
-from lastlayer.loss._parts import aligned
+from lastlayer.loss._parts import aligned, counted
 from lastlayer.transform.softmax import surprise
 
 
@@ -67,7 +67,7 @@ def finished(loss, row, keep):
     """``loss``; nan for an empty row, 0 for one that does not count."""
     xp = row.xp
     loss = xp.where(row.max == -xp.inf, xp.full_like(loss, xp.nan), loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def per_class(function, name, array, x, zero=False):

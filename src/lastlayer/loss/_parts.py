@@ -24,3 +24,16 @@ def excess_of_exp(d, xp):
     for n in range(16, 2, -1):
         inner = 1 + inner * d / n
     return d * d * 0.5 * inner
+
+
+def counted(loss, keep, xp):
+    """``loss``, and 0 with gradient 0 where it does not count."""
+    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+
+
+def softplus_of(v, low, xp):
+    """``softplus(v + low)`` for a ``low`` that is rounding; it scales the exponential, as their sum could underflow."""
+    zero = xp.zeros_like(v)
+    above, below = xp.where(v > 0, v, zero), xp.where(v > 0, zero, v)
+    over = above + (low + xp.log1p(xp.exp(-above) * (1 - low)))
+    return xp.where(v > 0, over, xp.log1p(xp.exp(below) * (1 + low)))

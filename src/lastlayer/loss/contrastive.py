@@ -7,7 +7,7 @@ from lastlayer._check import shape
 from lastlayer._row import class_index, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.loss._parts import aligned
+from lastlayer.loss._parts import aligned, counted
 from lastlayer.transform.softmax import surprise, tempered
 
 
@@ -150,7 +150,7 @@ def sup_con(
     cost, count = surprise(row), xp.sum(xp.astype(same, x.dtype), axis=-1)
     loss = total(xp.where(same, cost, xp.zeros_like(cost)), xp) / xp.where(alone, xp.ones_like(count), count)
     loss = xp.where(alone | (row.max == -xp.inf), xp.full_like(loss, xp.nan), loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def scores(function, similarity, rows=True):
@@ -223,7 +223,7 @@ def _of_positive(function, x, index, temperature, mask, keep, xp):
     row = tempered(function, x, temperature, math.e, -1, xp)
     loss = take(surprise(row), index, xp)
     loss = xp.where(row.max == -xp.inf, xp.full_like(loss, xp.nan), loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _own(x, xp):

@@ -2,15 +2,13 @@
 
 import math
 
-import numpy as np
-
-from lastlayer._array import arange_like, as_array, dtype_name, floating, namespace, stop_gradient
+from lastlayer._array import arange_like, as_array, dtype_name, floating, namespace, stop_gradient, two_floats
 from lastlayer._check import one_of
 from lastlayer._check import positive as above_zero
 from lastlayer._row import class_index, multiply, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.loss._parts import aligned
+from lastlayer.loss._parts import aligned, counted, softplus_of
 from lastlayer.loss.contrastive import column, diagonal, entries, kept, scores, single
 
 
@@ -51,8 +49,8 @@ def siglip(
     if mask is not None:  # at -inf a negative costs nothing
         x = xp.where(mask | matches, x, -xp.inf)
     z, low = _affine(x, scale, bias, xp)
-    loss = total(_softplus(xp.where(matches, -z, z), xp.where(matches, -low, low), xp), xp)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    loss = total(softplus_of(xp.where(matches, -z, z), xp.where(matches, -low, low), xp), xp)
+    return counted(loss, keep, xp)
 
 
 @dispatched
@@ -92,11 +90,11 @@ def triplet(
     v, low = subtract(distance, -high, xp)
     low = low + error + rest
     if kind == "softplus":
-        loss = _softplus(v, low, xp)
+        loss = softplus_of(v, low, xp)
     else:
         v = v + low
         loss = xp.where(v <= 0, xp.zeros_like(v), v)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _matches(x, positive, keep, xp):
@@ -132,12 +130,4 @@ def _number(function, name, value, x):
     high = single(function, name, value, x)
     if not isinstance(value, int | float):
         return high, 0.0
-    return high, value - float(np.float32(value)) if dtype_name(x) == "float32" else 0.0
-
-
-def _softplus(v, low, xp):
-    """``softplus(v + low)`` for a ``low`` that is rounding; it scales the exponential, as their sum could underflow."""
-    zero = xp.zeros_like(v)
-    above, below = xp.where(v > 0, v, zero), xp.where(v > 0, zero, v)
-    over = above + (low + xp.log1p(xp.exp(-above) * (1 - low)))
-    return xp.where(v > 0, over, xp.log1p(xp.exp(below) * (1 + low)))
+    return high, two_floats(float(value), x)[1]

@@ -7,7 +7,7 @@ from lastlayer._check import one_of, shape
 from lastlayer._row import class_index, prepare, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.loss._parts import aligned, weighed
+from lastlayer.loss._parts import aligned, counted, weighed
 from lastlayer.transform.sigmoid import capped
 from lastlayer.transform.softmax import normaliser, surprise, tempered
 
@@ -79,7 +79,7 @@ def cross_entropy(
         square = xp.where(infinite, xp.zeros_like(size), size) ** 2
         loss = loss + z_loss * xp.where(infinite, xp.inf, square)
     loss = xp.where(empty, xp.full_like(loss, xp.nan), loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _of_row(row, target, soft, weight):

@@ -7,7 +7,7 @@ from lastlayer._check import one_of, shape
 from lastlayer._row import prepare, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.loss._parts import aligned, excess_of_exp
+from lastlayer.loss._parts import aligned, counted, excess_of_exp
 from lastlayer.loss.cross_entropy import cross_entropy
 from lastlayer.transform.softmax import per_row, shares, surprise, tempered
 
@@ -72,7 +72,7 @@ def distill(
         soft = (1 - hard) * loss if hard < 1 else xp.zeros_like(loss)
         loss = hard * cross_entropy(x, target, valid=keep) + soft
     loss = xp.where(empty, xp.full_like(loss, xp.nan), loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _divergence(kind, student, master, apart):

@@ -8,7 +8,7 @@ from lastlayer._row import class_index, limit, prepare, split, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
 from lastlayer.loss._indexed import cost_of, distinct, finished, indexed, named
-from lastlayer.loss._parts import aligned
+from lastlayer.loss._parts import aligned, counted
 from lastlayer.transform.sparse import entmax
 
 
@@ -59,7 +59,7 @@ def fenchel_young(
     empty = xp.all(x == -xp.inf, axis=-1)
     x = xp.where(empty[..., None], xp.zeros_like(x), x)
     loss = xp.where(empty, xp.nan, _tsallis(x, target, alpha, xp))
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _of_sets(logits, target, valid):
@@ -81,7 +81,7 @@ def _of_sets(logits, target, valid):
     x = xp.where(empty[..., None], xp.zeros_like(x), x)
     x = x * xp.where(xp.any(xp.isnan(x), axis=-1, keepdims=True), xp.nan, xp.ones_like(x))  # a slope as well
     loss = xp.where(empty, xp.nan, _capped(x, named(index, x, xp), index.shape[-1], xp))
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _capped(x, chosen, k, xp):

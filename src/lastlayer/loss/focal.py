@@ -11,7 +11,7 @@ from lastlayer._row import split
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
 from lastlayer.loss._indexed import cost_of, finished, indexed, not_negative, per_class
-from lastlayer.loss._parts import aligned, weighed
+from lastlayer.loss._parts import aligned, counted, weighed
 from lastlayer.transform.sigmoid import sigmoid, softplus
 
 
@@ -87,7 +87,7 @@ def binary_focal(
     wrong = _modulated(softplus(x), sigmoid(x), -x, gamma, xp)
     share, other = (1, 1) if alpha is None else (alpha, 1 - alpha)
     loss = weighed(share * y, right, xp) + weighed(other * (1 - y), wrong, xp)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 @dispatched
@@ -127,7 +127,7 @@ def asymmetric(
     else:
         wrong = _modulated(softplus(x), sigmoid(x), -x, gamma_negative, xp)
     loss = weighed(y, right, xp) + weighed(1 - y, wrong, xp)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 @dispatched

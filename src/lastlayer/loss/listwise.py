@@ -7,8 +7,8 @@ from lastlayer._check import one_of
 from lastlayer._row import limit, merge, prepare, split, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.loss._parts import aligned, weighed
-from lastlayer.loss.ranking import finished, gains_of, lists, places_of, softplus_of
+from lastlayer.loss._parts import aligned, softplus_of, weighed
+from lastlayer.loss.ranking import finished, gains_of, lists, places_of
 from lastlayer.transform.softmax import softmax, surprise
 
 

@@ -22,6 +22,7 @@ from lastlayer._row import limit, multiply, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
 from lastlayer.loss._indexed import cost_of, finished, indexed, moved, not_negative
+from lastlayer.loss._parts import counted
 
 
 @dispatched
@@ -69,7 +70,7 @@ def multiclass_hinge(
     else:
         loss = total(lack, xp)
     loss = xp.where(xp.all(absent, axis=-1), xp.full_like(loss, xp.nan), loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 @dispatched

@@ -9,7 +9,8 @@ from lastlayer._row import prepare, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
 from lastlayer.loss._indexed import indexed
-from lastlayer.transform.sigmoid import sigmoid, softplus
+from lastlayer.loss._parts import counted, softplus_of
+from lastlayer.transform.sigmoid import softplus
 
 
 @dispatched
@@ -85,7 +86,7 @@ def coral(
     x = wide[..., :-1]
     loss = total(softplus(xp.where(arange_like(x, xp) < target[..., None], -x, x)), xp)
     loss = loss + wide[..., -1]  # 0, or nan for a target that is none of the classes: XLA may lose it in softplus
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _thresholds(thresholds, s):
@@ -115,5 +116,4 @@ def _at(array, index, xp):
 def _softplus_of_difference(a, b, low, xp):
     """``softplus(a - b + low)``: what the difference rounds away is a relative error in the tail, so it is kept."""
     difference, error = subtract(a, b, xp)
-    cost = softplus(difference)
-    return cost + sigmoid(difference) * (stop_gradient(error) + low)
+    return softplus_of(difference, stop_gradient(error) + low, xp)

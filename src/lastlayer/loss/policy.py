@@ -13,7 +13,7 @@ from lastlayer._check import one_of, shape
 from lastlayer._row import class_index, prepare, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.loss._parts import aligned, excess_of_exp, weighed
+from lastlayer.loss._parts import aligned, counted, excess_of_exp, weighed
 from lastlayer.transform.mask import mask as masked
 from lastlayer.transform.softmax import surprise, tempered
 
@@ -99,7 +99,7 @@ def reinforce(
     """
     logp, keep, xp = _counted("reinforce", logp, valid)
     loss = weighed(_advantage("reinforce", advantage, logp, keep, xp), -logp, xp)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 @dispatched
@@ -165,7 +165,7 @@ def ppo(
     logp, keep, xp = _counted("ppo", logp, valid)
     old = _constant("ppo", "old_logp", old_logp, logp, keep, xp)
     loss = _surrogate(logp, old, _advantage("ppo", advantage, logp, keep, xp), low, high, xp)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 @dispatched
@@ -238,7 +238,7 @@ def kl_to_reference(
     reference = _constant("kl_to_reference", "reference_logp", reference_logp, logp, keep, xp)
     d, error = subtract(reference, logp, xp)
     loss = {"k1": lambda: -d, "k2": lambda: d * d * 0.5, "k3": lambda: _excess_ratio(d, error, xp)}[kind]()
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _logp(function, name, logits, index, mask, temperature, valid):

@@ -2,15 +2,12 @@
 
 import math
 
-import numpy as np
-
-from lastlayer._array import as_array, dtype_name, floating, namespace, readable, stop_gradient
+from lastlayer._array import as_array, dtype_name, floating, namespace, readable, stop_gradient, two_floats
 from lastlayer._check import positive
 from lastlayer._row import multiply, subtract
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.loss._parts import aligned
-from lastlayer.loss.ranking import softplus_of
+from lastlayer.loss._parts import aligned, counted, softplus_of
 
 _ROUNDING = 256  # units in the last place of 1 that a sum of logarithms may be above 0
 
@@ -51,7 +48,7 @@ def dpo(
     loss = softplus_of(-gain, -error, xp)
     if label_smoothing:
         loss = (1 - label_smoothing) * loss + label_smoothing * softplus_of(gain, error, xp)
-    return _finished(loss, keep, xp)
+    return counted(loss, keep, xp)
 
 
 @dispatched
@@ -80,7 +77,7 @@ def ipo(
     reference = _reference("ipo", pair[0], keep, xp, ref_chosen=ref_chosen, ref_rejected=ref_rejected)
     gain, error = _gain(pair, reference, xp)
     gap, error = _moved(gain, error, -1 / (2 * beta), xp)
-    return _finished((gap + error) ** 2, keep, xp)
+    return counted((gap + error) ** 2, keep, xp)
 
 
 @dispatched
@@ -120,7 +117,7 @@ def kto(
     gap, error = _scaled(gap, error + rounding, beta, xp)
     side = xp.where(good, -xp.ones_like(gap), xp.ones_like(gap))
     weight = xp.where(good, xp.full_like(gap, desirable_weight), xp.full_like(gap, undesirable_weight))
-    return _finished(weight * _sigmoid_of(side * gap, side * error, xp), keep, xp)
+    return counted(weight * _sigmoid_of(side * gap, side * error, xp), keep, xp)
 
 
 @dispatched
@@ -156,7 +153,7 @@ def orpo(
     n, m = xp.where(further, n, one), xp.where(further, m, one)
     more = above + _log_ratio(n, m, xp) + xp.log1p(xp.exp(-above) * (1 - error) * m * _inverse(n, xp))
     ratio = xp.where(further, more, less)
-    return _finished(beta * ratio - a, keep, xp)
+    return counted(beta * ratio - a, keep, xp)
 
 
 @dispatched
@@ -192,7 +189,7 @@ def simpo(
     lead, error = subtract(a, b, xp)
     lead, error = _scaled(lead, error + (a_low - b_low), beta, xp)
     lead, error = _moved(lead, error, -gamma, xp)
-    return _finished(softplus_of(-lead, -error, xp), keep, xp)
+    return counted(softplus_of(-lead, -error, xp), keep, xp)
 
 
 def _logps(function, valid, **logps):
@@ -238,17 +235,17 @@ def _gain(pair, reference, xp):
 
 def _scaled(x, error, factor, xp):
     """``(x + error) * factor`` for a number, and what rounding took from it, the number's own included."""
-    high = float(np.float32(factor)) if dtype_name(x) == "float32" else float(factor)
+    high, rest = two_floats(float(factor), x)
     product, low = multiply(x, xp.full_like(x, high), xp)
-    low = low + (stop_gradient(x) * (factor - high) + error * factor)
+    low = low + (stop_gradient(x) * rest + error * factor)
     return product, xp.where(xp.isfinite(low), low, xp.zeros_like(low))
 
 
 def _moved(x, error, number, xp):
     """``(x + error) + number`` and what rounding took from it, the number's own included."""
-    high = float(np.float32(number)) if dtype_name(x) == "float32" else float(number)
+    high, rest = two_floats(float(number), x)
     moved, rounding = subtract(x, xp.full_like(x, -high), xp)
-    return moved, error + rounding + (number - high)
+    return moved, error + rounding + rest
 
 
 def _per_token(logp, name, length, keep, xp):
@@ -297,7 +294,3 @@ def _sigmoid_of(x, error, xp):
     negative = x < 0
     small = xp.exp(xp.where(negative, x, -x)) * (1 + xp.where(negative, error, -error))
     return xp.where(negative, small, xp.ones_like(x)) / (1 + small)
-
-
-def _finished(loss, keep, xp):
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))

@@ -9,7 +9,7 @@ from lastlayer._check import one_of, shape
 from lastlayer._row import limit, prepare, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.loss._parts import aligned, weighed
+from lastlayer.loss._parts import aligned, counted, softplus_of, weighed
 
 
 @dispatched
@@ -32,7 +32,7 @@ def bpr(
     better, worse, keep, xp = _pair("bpr", positive, negative, valid)
     cost = softplus_of(*gap_of(better, worse, xp), xp)
     cost = xp.where((better == -xp.inf) & (worse == -xp.inf), xp.nan, cost)
-    return cost if keep is None else xp.where(keep, cost, xp.zeros_like(cost))
+    return counted(cost, keep, xp)
 
 
 @dispatched
@@ -58,7 +58,7 @@ def pair_hinge(
     cost, violates = _hinges(better, worse, margin, xp)
     cost = xp.where(violates, cost, xp.zeros_like(cost))
     cost = xp.where((better == -xp.inf) & (worse == -xp.inf), xp.nan, cost)
-    return cost if keep is None else xp.where(keep, cost, xp.zeros_like(cost))
+    return counted(cost, keep, xp)
 
 
 @dispatched
@@ -96,12 +96,12 @@ def warp(
     hinges, violates = _hinges(better[..., None], worse, margin, xp)
     there = total(xp.astype(worse != -xp.inf, worse.dtype), xp)
     there = xp.where(there == 0, xp.ones_like(there), there)
-    counted = xp.astype(violates, worse.dtype)
+    each = xp.astype(violates, worse.dtype)
     if rank == "count":
-        violators = total(counted, xp)
+        violators = total(each, xp)
         place = violators if items is None else xp.floor((items - 1) * violators / there)
     else:
-        first = xp.argmax(counted, axis=-1)[..., None]
+        first = xp.argmax(each, axis=-1)[..., None]
         violates = violates & (arange_like(worse, xp) == first)
         violators = total(xp.astype(violates, worse.dtype), xp)
         tried = (worse != -xp.inf) & (arange_like(worse, xp) <= first)
@@ -114,7 +114,7 @@ def warp(
     loss = weighed(weight, lack / xp.where(violators == 0, xp.ones_like(violators), violators), xp)
     gone = (better == -xp.inf) & xp.all(worse == -xp.inf, axis=-1)
     loss = xp.where(gone | xp.isnan(better) | xp.any(xp.isnan(worse), axis=-1), xp.nan, loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 @dispatched
@@ -200,13 +200,6 @@ def gap_of(better, worse, xp):
     return xp.where((worse == -xp.inf) & ~xp.isnan(better), -xp.inf, gap), error
 
 
-def softplus_of(gap, error, xp):
-    """``softplus(gap + error)``, where the error is what rounding took from the gap."""
-    zero = xp.zeros_like(gap)
-    above, below = xp.where(gap > 0, gap, zero), xp.where(gap > 0, zero, gap)
-    return xp.where(gap > 0, above + xp.log1p(xp.exp(-above)), xp.log1p(xp.exp(below) * (1 + error)))
-
-
 def gains_of(gain, relevance):
     """What an item of some relevance is worth."""
     return 2.0**relevance - 1 if gain == "exponential" else relevance
@@ -241,7 +234,7 @@ def finished(loss, none, x, inside, empty, keep, xp):
     loss = xp.where(none, xp.zeros_like(loss) if empty == "zero" else xp.full_like(loss, xp.nan), loss)
     gone = xp.any(inside, axis=-1) & xp.all(~inside | (x == -xp.inf), axis=-1)
     loss = xp.where(gone, xp.nan, loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def rows_of_negatives(function, positive, negatives, valid):

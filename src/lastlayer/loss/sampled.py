@@ -9,7 +9,7 @@ from lastlayer._check import shape
 from lastlayer._row import prepare, split, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
-from lastlayer.loss._parts import aligned, weighed
+from lastlayer.loss._parts import aligned, counted, weighed
 from lastlayer.loss.ranking import check_items, rows_of_negatives
 from lastlayer.transform.sigmoid import softplus
 from lastlayer.transform.softmax import per_row, surprise, tempered
@@ -140,7 +140,7 @@ def gbce(
     k = total(xp.astype(x != -xp.inf, x.dtype), xp)
     beta = (1 - t) + t * k / (items - 1)
     loss = (weighed(beta, softplus(-s), xp) + total(softplus(x), xp)) / (k + 1)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _corrected(scores, log_q, xp):
@@ -154,7 +154,7 @@ def _of_positive(row, index, keep):
     xp = row.xp
     loss = take(surprise(row), index, xp)
     loss = xp.where(row.max == -xp.inf, xp.nan, loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _draws(function, name, log_q, like, keep, xp):

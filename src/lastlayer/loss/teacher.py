@@ -8,7 +8,7 @@ from lastlayer._row import class_index, prepare, split, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
 from lastlayer.loss._indexed import distinct, named
-from lastlayer.loss._parts import aligned, weighed
+from lastlayer.loss._parts import aligned, counted, weighed
 from lastlayer.transform.softmax import surprise, tempered
 
 
@@ -60,7 +60,7 @@ def top_k_cross_entropy(
     else:
         loss = _named(surprise(row), index, q, xp) / total(q, xp)
     loss = xp.where(row.max == -xp.inf, xp.full_like(loss, xp.nan), loss)
-    return loss if keep is None else xp.where(keep, loss, xp.zeros_like(loss))
+    return counted(loss, keep, xp)
 
 
 def _together(row, index, q, left):

@@ -1,0 +1,111 @@
+"""Each example learns what it says, and says what it learned."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def example():
+    """An example by name, with PyTorch on one thread: its arrays are too small to share out, and busy threads wait."""
+    torch = pytest.importorskip("torch", reason="pip install torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    torch.set_num_threads(threads)
+
+
+def test_grpo_and_reinforce_find_the_best_arm(example, capsys):
+    result = example("grpo_bandit").main()
+    assert result["start"] < 0.45
+    for name in ("grpo", "reinforce_leave_one_out"):
+        reward, kl = result[name]
+        assert reward > 0.95
+        assert 1 < kl < 1.61  # all on one arm of five is log 5
+    printed = capsys.readouterr().out
+    assert f"grpo                     expected reward {result['grpo'][0]:.3f}" in printed
+    assert printed.count("best arm in 4 of 4") == 2
+
+
+def test_the_penalty_of_grpo_keeps_the_policy_near(example):
+    bandit = example("grpo_bandit")
+    _, free = bandit.main()["grpo"]
+    bandit.BETA = 0.5
+    reward, near = bandit.main()["grpo"]
+    assert near < 0.7 * free
+    assert reward > 0.6
+
+
+def test_dpo_orders_pairs_that_it_never_saw(example, capsys):
+    before, after, earned = example("dpo_toy").main()
+    assert before == 0.5
+    assert after > 0.85
+    assert earned[1] > earned[0] + 3
+    assert f"held-out pairs ordered rightly: 0.500 before, {after:.3f} after" in capsys.readouterr().out
+
+
+def test_dpo_learns_nothing_from_marks_at_random(example):
+    toy = example("dpo_toy")
+    toy.WRONG = 0.499
+    _, after, _ = toy.main()
+    assert 0.35 < after < 0.65
+
+
+def test_a_linear_probe_reads_more_from_an_encoder_that_learned_from_sup_con(example, capsys):
+    untrained, learned = example("sup_con_probe").main()
+    assert 0.1 < untrained < 0.75
+    assert learned > untrained + 0.15
+    lines = capsys.readouterr().out.splitlines()
+    losses = [float(line.split()[-1]) for line in lines if line.startswith("epoch")]
+    assert losses == sorted(losses, reverse=True)
+    assert lines[-1].split()[-1] == f"{learned:.3f}"
+
+
+def test_logq_corrects_the_popularity_bias(example, capsys):
+    table = example("ranking_toy").main()
+    plain, corrected = table["in-batch"], table["in-batch, logQ"]
+    assert corrected["ndcg@10"] > 1.3 * plain["ndcg@10"]
+    assert corrected["recall@10"] > 1.3 * plain["recall@10"]
+    assert corrected["popularity of the top 10"] > 2 * plain["popularity of the top 10"]
+    for other in ("BPR", "gBCE"):  # their negatives are drawn evenly, so nothing needs correcting
+        assert table[other]["ndcg@10"] > 1.1 * plain["ndcg@10"]
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_balanced_softmax_finds_the_rare_class_and_focal_loss_forgets_what_is_sure(example, seed):
+    figures = example("focal_imbalance").run(seed)
+    plain, focal, balanced = (figures[name] for name in ("cross_entropy", "binary_focal", "balanced_softmax"))
+    assert max(abs(focal[0] - plain[0]), abs(balanced[0] - plain[0])) < 0.01  # average precision
+    assert abs(focal[1] - plain[1]) < 0.05  # recall at logit 0
+    assert plain[1] < 0.5
+    assert balanced[1] > 0.85
+    assert balanced[2] > plain[2] + 0.15  # balanced accuracy
+    assert plain[3] > 0.15  # signal of the sure
+    assert focal[3] < 0.06
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_loss_that_knows_the_order_is_wrong_by_less(example, seed):
+    errors = example("ordinal_ages").run(seed)
+    assert errors["cumulative_link"] < 0.95 * errors["cross_entropy"]
+    assert errors["cumulative_link"] < 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_teacher_s_logits_are_worth_more_than_fifty_labels(example, seed):
+    accuracy = example("distill_digits").run(seed)
+    assert accuracy["student with teacher"].low > accuracy["student alone"].high
+    assert accuracy["teacher"] > 0.95
