@@ -8,7 +8,7 @@ import pytest
 
 from lastlayer import Outputs
 from lastlayer._check import DataError
-from lastlayer.outputs import concatenate, wanted
+from lastlayer.outputs import same_meaning, wanted
 
 Z = np.array([[2.0, 0.5, -1.0], [0.1, 1.0, 0.0]])
 
@@ -209,17 +209,6 @@ def test_other_logits_for_the_same_rows():
         full().with_logits(np.zeros((3, 3)))
 
 
-def test_parts_are_put_together_in_order():
-    outputs = full()
-    whole = concatenate([outputs.rows(slice(0, 1)), outputs.rows(slice(1, 4))])
-    for name in ("scores", "target", "weight", "ids"):
-        assert np.array_equal(getattr(whole, name), getattr(outputs, name))
-    assert whole.groups["g"].tolist() == outputs.groups["g"].tolist()
-    bare = Outputs(Z, "logits")
-    assert concatenate([bare, bare]).scores.shape == (4, 3)
-    assert concatenate([bare]).target is None
-
-
 def changed(**columns):
     kept = {name: getattr(full(), name) for name in ("scores", "kind", "target", "classes", "groups", "weight", "ids")}
     return Outputs(**(kept | columns), source="other.npz")
@@ -240,7 +229,7 @@ def changed(**columns):
 )
 def test_parts_that_differ_are_named(columns, field, sentence):
     with pytest.raises(DataError, match=sentence) as refused:
-        concatenate([full(), changed(**columns)])
+        same_meaning([full(), changed(**columns)])
     assert (refused.value.file, refused.value.field) == ("other.npz", field)
     assert refused.value.fix
 

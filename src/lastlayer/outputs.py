@@ -170,8 +170,8 @@ def wanted(function, value):
     return value
 
 
-def concatenate(parts):
-    """Several `Outputs` of one kind, task and order of classes as one; a difference is named with the part it is in."""
+def same_meaning(parts):
+    """Refuse parts that are not of one data set: a difference is named with the part it is in."""
     first = parts[0]
     for part in parts[1:]:
         for name in ("kind", "task", "classes"):
@@ -205,14 +205,6 @@ def concatenate(parts):
                 field="groups",
                 fix="give the same groups in every shard.",
             )
-
-    def join(name):
-        return None if getattr(first, name) is None else np.concatenate([getattr(p, name) for p in parts])
-
-    groups = {g: np.concatenate([p.groups[g] for p in parts]) for g in first.groups}
-    return replace(
-        first, scores=join("scores"), target=join("target"), weight=join("weight"), ids=join("ids"), groups=groups
-    )
 
 
 def brief(value):

@@ -9,6 +9,7 @@ from calibrate import simulated
 from lastlayer import Outputs
 from lastlayer._check import DataError
 from lastlayer.calibrate import METHODS, Identity, Temperature, fit, from_json
+from lastlayer.calibrate.calibrator import FittedOn
 from lastlayer.calibrate.rows import Rows, text_hashes
 from lastlayer.calibrate.selection import compare
 
@@ -112,19 +113,41 @@ def test_hashes_tell_ids_apart():
     assert len(np.unique(text_hashes(ids))) == len(set(ids))
 
 
+def content(outputs):
+    return FittedOn.of(Rows.of(outputs).hashes(), 0.0, outputs.task, None).content
+
+
 def test_content_hash_sees_logits_target_and_nothing_else():
     outputs = simulated.multiclass(1, n=50)
-    content = Rows.of(outputs).content()
+    same = content(outputs)
     changed = outputs.scores.copy()
     changed[3, 1] += 1e-9
     target = outputs.target.copy()
     target[0] = (target[0] + 1) % 4
-    assert Rows.of(outputs.rows(np.arange(50)[::-1])).content() == content
-    assert Rows.of(replace(outputs, source="elsewhere.npz", ids=np.arange(50))).content() == content
-    assert Rows.of(replace(outputs, scores=changed)).content() != content
-    assert Rows.of(replace(outputs, target=target)).content() != content
+    assert content(outputs.rows(np.arange(50)[::-1])) == same
+    assert content(replace(outputs, source="elsewhere.npz", ids=np.arange(50))) == same
+    assert content(replace(outputs, scores=changed)) != same
+    assert content(replace(outputs, target=target)) != same
     soft = np.full((50, 4), 0.1) + 0.6 * np.eye(4)[target]
-    assert Rows.of(replace(outputs, target=soft)).content() != Rows.of(replace(outputs, target=soft[::-1])).content()
+    assert content(replace(outputs, target=soft)) != content(replace(outputs, target=soft[::-1]))
+
+
+@pytest.mark.parametrize("shared", [0, 50, 500, 5000])
+def test_rows_that_a_later_file_shares_with_the_fit_are_found(shared):
+    fitted, later = simulated.multiclass(1, n=5000), simulated.multiclass(2, n=5000)
+    mixed = Outputs(
+        np.concatenate([fitted.scores[:shared], later.scores[shared:]]),
+        "logits",
+        target=np.concatenate([fitted.target[:shared], later.target[shared:]]),
+    )
+    found = fit(fitted, "identity").fitted_on.shared(Rows.of(mixed).hashes())
+    assert found == 0 if shared == 0 else 0 < found == pytest.approx(shared / 5000, abs=0.06)
+
+
+def test_rows_that_repeat_are_not_taken_for_the_same_rows():
+    z, y = np.array([[0.0, 1.0], [1.0, 0.0]])[np.arange(200) % 2], np.arange(200) // 2 % 2
+    first, second = Outputs(z[:100], "logits", target=y[:100]), Outputs(z[100:], "logits", target=y[100:])
+    assert fit(first, "identity").fitted_on.shared(Rows.of(second).hashes()) == 0
 
 
 def test_soft_targets_may_miss_1_by_rounding():

@@ -1,5 +1,6 @@
 """What every calibrator is: a frozen record that maps logits to logits and says where it came from."""
 
+import base64
 import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
@@ -7,7 +8,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from lastlayer._array import as_array
-from lastlayer._check import DataError, shape
+from lastlayer._check import DataError
+from lastlayer._check import shape as shape_of
 from lastlayer.outputs import wanted
 
 SCHEMA_VERSION = 1
@@ -34,15 +36,37 @@ class Certificate:
     impossible_rows: int = 0
 
 
+SKETCHED = 512  # rows of a fit that a later file is asked for
+
+
 @dataclass(frozen=True)
 class FittedOn:
-    """The rows of a fit: number, weight, task, where they were read, and a hash of their content, in any order."""
+    """The rows of a fit: number, weight, task, where they were read, and hashes of their content, in any order.
+
+    ``sketch`` holds the 512 least hashes of rows that differ: a file that shares one row in a hundred with the fit
+    shares about 5 of them.
+    """
 
     rows: int
     weight: float
     task: str
     source: str | None
     content: str
+    sketch: str = ""
+
+    @classmethod
+    def of(cls, hashes, weight, task, source) -> Self:
+        content = f"{int(hashes.sum(dtype=np.uint64)):016x}"
+        distinct = np.unique(hashes)
+        # Of rows that repeat (trees, rounded scores) equal content says nothing about where they come from.
+        least = distinct[:SKETCHED] if 10 * len(distinct) > 9 * len(hashes) else distinct[:0]
+        return cls(len(hashes), weight, task, source, content, base64.b64encode(least.astype("<u8").tobytes()).decode())
+
+    def shared(self, hashes) -> float:
+        """About which share of the rows of the fit is among rows with these `calibrate.rows.Rows.hashes`."""
+        least = np.frombuffer(base64.b64decode(self.sketch), "<u8")
+        found = int(np.isin(least, hashes).sum())
+        return found / len(least) if found > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -58,12 +82,13 @@ class Trial:
     verdict: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibrator:
     """Calling it maps logits to logits. ``classes`` are those it was fitted with, in their order; None fits any.
 
     A method is a subclass with a ``method`` name, its parameters as fields, ``map``, and ``solve``, which fits it
-    to `calibrate.rows.Rows`; and one row in `calibrate.registry.METHODS`.
+    to `calibrate.rows.Rows`; and one row in `calibrate.registry.METHODS`. A parameter is a number, a text or a flag; a
+    read-only float64 array (`array` makes one, nan standing for "none"); or a calibrator, or several by name.
     """
 
     method: ClassVar[str]
@@ -77,6 +102,17 @@ class Calibrator:
     def solve(cls, rows) -> Self:
         """Fit to `calibrate.rows.Rows`, with a certificate."""
         raise NotImplementedError
+
+    @classmethod
+    def free_parameters(cls, classes: int) -> int:
+        """Parameters that nothing but the rows of the fit holds; 0 where a penalty, or order, holds them."""
+        return 0
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self.to_json() == other.to_json()
+
+    def __hash__(self):
+        return hash(self.to_json())
 
     def map(self, logits: Any) -> Any:
         """What calling it does, for logits that fit."""
@@ -93,16 +129,13 @@ class Calibrator:
                 found = f"{logits.shape[-1]}" if logits.ndim else "no axis of classes"
                 raise ValueError(
                     f"{self.method} was fitted on {len(self.classes)} classes ({_listed(self.classes)}); these logits "
-                    f"{shape(logits)} have {found}."
+                    f"{shape_of(logits)} have {found}."
                 )
         return self.map(logits)
 
     def __str__(self):
         """For a line of text: ``temperature 3.25``, ``identity``."""
-        parameters = [
-            f"{name} {f'{value:.6g}' if isinstance(value, float) else f'of {len(value)} numbers'}"
-            for name, value in self.parameters.items()
-        ]
+        parameters = [f"{name} {_short(getattr(self, name))}" for name in parameter_names(type(self))]
         if len(parameters) == 1 and parameters[0].startswith(f"{self.method} "):
             return parameters[0]
         return f"{self.method}: {', '.join(parameters)}" if parameters else self.method
@@ -110,7 +143,7 @@ class Calibrator:
     @property
     def parameters(self) -> dict[str, Any]:
         """The fitted numbers by name, as JSON holds them."""
-        return {name: getattr(self, name) for name in parameter_names(type(self))}
+        return {name: _plain(getattr(self, name)) for name in parameter_names(type(self))}
 
     def apply(self, outputs):
         """These `Outputs` with calibrated logits; classes or a task other than those of the fit are refused."""
@@ -130,7 +163,11 @@ class Calibrator:
                 field="task",
                 fix=f"say task={self.fitted_on.task!r} if they are, or fit a calibrator on rows like these.",
             )
-        return outputs.with_logits(self(outputs.logits))
+        return outputs.with_logits(self.calibrated(outputs))
+
+    def calibrated(self, outputs):
+        """The logits that `apply` gives; a margin is mapped as it is."""
+        return self(outputs.scores if outputs.kind == "margin" else outputs.logits)
 
     def to_json(self) -> str:
         """The record as the text of a ``calibrator.json``; `calibrate.from_json` gives back an equal record."""
@@ -157,6 +194,42 @@ def parameter_names(calibrator: type[Calibrator]) -> list[str]:
     """The fields that a method adds to `Calibrator`."""
     common = {f.name for f in fields(Calibrator)}
     return [f.name for f in fields(calibrator) if f.name not in common]
+
+
+def array(name, values, shape) -> np.ndarray:
+    """A read-only float64 array for a parameter; ``shape`` has None where any length will do."""
+    values = np.array(values, dtype=np.float64)
+    fits = len(shape) == values.ndim and all(s in (None, n) for s, n in zip(shape, values.shape, strict=True))
+    if not fits or np.isinf(values).any():
+        lengths = ", ".join("any" if s is None else str(s) for s in shape)
+        found = shape_of(values) if not fits else "infinite somewhere"
+        raise ValueError(f"{name} is an array of finite numbers of shape ({lengths}), this is {found}.")
+    values.flags.writeable = False
+    return values
+
+
+def _short(value):
+    """A parameter for a line of text: few numbers as they are, many by how many they are."""
+    if isinstance(value, np.ndarray):
+        return f"{value.shape[0]} x {value.shape[1]}" if value.ndim == 2 else f"of {value.size} numbers"
+    if isinstance(value, dict):
+        return f"of {len(value)} calibrators"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value):
+    if isinstance(value, np.ndarray):
+        return _without_nan(value.tolist())
+    if isinstance(value, Calibrator):
+        return {"method": value.method, "parameters": value.parameters}
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return value
+
+
+def _without_nan(value):
+    """JSON has no nan either: in an array it is null."""
+    return [_without_nan(v) for v in value] if isinstance(value, list) else None if value != value else value
 
 
 def _finite(value):

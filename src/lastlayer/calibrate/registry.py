@@ -5,29 +5,45 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lastlayer._check import DataError, one_of
 from lastlayer.calibrate.calibrator import SCHEMA_VERSION, Calibrator, Certificate, FittedOn, Trial, parameter_names
 from lastlayer.calibrate.identity import Identity
+from lastlayer.calibrate.parts import ByGroup, ByLabel
 from lastlayer.calibrate.temperature import Temperature
 
 LARGEST_FILE = 2**26
 
 
 class Method(NamedTuple):
-    """One row: the class, the tasks it serves, and whether it can place a margin, whose zero means nothing yet."""
+    """One row: the class, the tasks it serves, and what else it asks of the rows.
+
+    ``margins``: it can place a margin, whose zero means nothing yet. ``per_class``: it has parameters of each class, so
+    that every class must have rows. ``auto`` is the number of classes up to which ``method="auto"`` tries it.
+    """
 
     calibrator: type[Calibrator]
     tasks: tuple[str, ...]
-    margins: bool
+    margins: bool = False
+    per_class: bool = False
+    auto: float = float("inf")
 
 
 # The order is the order of complexity: "auto" prefers the earlier of two that do equally well.
 METHODS: dict[str, Method] = {
     row.calibrator.method: row
     for row in (
-        Method(Identity, tasks=("multiclass", "binary", "multilabel"), margins=False),
-        Method(Temperature, tasks=("multiclass", "binary", "multilabel"), margins=False),
+        Method(Identity, tasks=("multiclass", "binary", "multilabel")),
+        Method(Temperature, tasks=("multiclass", "binary", "multilabel")),
     )
+}
+
+
+# What a file may hold: the methods, and what is made of several of them.
+RECORDS: dict[str, type[Calibrator]] = {
+    **{name: row.calibrator for name, row in METHODS.items()},
+    **{made.method: made for made in (ByGroup, ByLabel)},
 }
 
 
@@ -94,10 +110,10 @@ def load(path) -> Calibrator:
 
 def _method(name):
     try:
-        one_of("calibrator", "method", name, tuple(METHODS))
+        one_of("calibrator", "method", name, tuple(RECORDS))
     except (ValueError, TypeError) as problem:
         raise DataError(str(problem), field="method", fix="fit again with this version, or update lastlayer.") from None
-    return METHODS[name].calibrator
+    return RECORDS[name]
 
 
 def _parameters(calibrator, value):
@@ -124,6 +140,14 @@ def _record(cls, value, where):
 
 
 def _typed(kind, value, where) -> Any:
+    if kind is np.ndarray:
+        return _array(value, where)
+    if kind is Calibrator:
+        return _nested(value, where)
+    if kind == dict[str, Calibrator]:
+        if not isinstance(value, dict):
+            raise DataError("is a calibrator by each name.", field=where, fix="fit again.")
+        return {name: _nested(part, f"{where}.{name}") for name, part in value.items()}
     number = kind is float and isinstance(value, int | float) and not isinstance(value, bool)
     if not number and not (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
         raise DataError(f"{value!r} is not of type {getattr(kind, '__name__', kind)}.", field=where, fix="fit again.")
@@ -131,6 +155,30 @@ def _typed(kind, value, where) -> Any:
         return float(value) if number else value
     except OverflowError:
         raise DataError("is too large a number.", field=where, fix="fit again.") from None
+
+
+def _array(value, where):
+    """A list of numbers, lists of them, as float64; null is nan. The calibrator checks its shape."""
+
+    def number(v):
+        if isinstance(v, list):
+            return [number(each) for each in v]
+        return float("nan") if v is None else _typed(float, v, where)
+
+    try:
+        return np.array(number(value), dtype=np.float64)
+    except (ValueError, RecursionError):
+        raise DataError("is not a table of numbers.", field=where, fix="fit again.") from None
+
+
+def _nested(value, where):
+    if not isinstance(value, dict) or set(value) != {"method", "parameters"}:
+        raise DataError("is a calibrator: method and parameters.", field=where, fix="fit again.")
+    calibrator = _method(value["method"])
+    try:
+        return calibrator(**_parameters(calibrator, value["parameters"]))
+    except ValueError as problem:
+        raise DataError(f"{problem}", field=where, fix="fit again.") from None
 
 
 def _no_constant(name):

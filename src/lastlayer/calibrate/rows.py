@@ -6,10 +6,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from lastlayer._check import DataError
+from lastlayer.calibrate.table import Table
 from lastlayer.loss import binary_cross_entropy, cross_entropy
 from lastlayer.measure.signs import row_hashes
 
 ROWS_AT_LEAST = 10
+KEPT_IN_MEMORY = 2**27  # entries of scores (512 MB in float32); more is read again in every pass
 BLOCK = 2**18  # entries of one block: 2 MB in float64, so that the passes over it stay in the cache
 HASHED_TOGETHER = 4096  # rows; the columns of a wide table are strided, and this many lines of it fit the cache
 
@@ -28,43 +30,90 @@ class Rows:
 
     Multiclass entries of ``-inf`` (masked classes) stay, and so do binary and multilabel scores that are infinite and
     right: they cost 0 under every calibrator that keeps the sign.
+
+    ``logits`` is an array, or a `Table` where the scores are larger than is kept in memory or stand in several parts:
+    go through `blocks`, whose logits are arrays.
     """
 
-    logits: np.ndarray
+    logits: Any
     target: np.ndarray
     weight: np.ndarray
     task: str
+    classes: tuple[str, ...]
+    kind: str
     ids: np.ndarray | None
+    positions: np.ndarray  # where each row stood in what it was taken from
+    source: str | None
     left_out: LeftOut
 
     @classmethod
-    def of(cls, outputs) -> Self:
-        z, target = outputs.labelled.logits, outputs.target
-        weighing = np.ones(len(z), bool) if outputs.weight is None else outputs.weight > 0
-        with np.errstate(all="ignore"):
-            nan, infinite, reachable = _finite_losses(z, target, outputs.task)
+    def of(cls, *parts) -> Self:
+        """The rows of one `Outputs`, or of several with the same kind, task and classes, read a block at a time."""
+        table = Table.of([part.labelled for part in parts])
+        target, weight = table.column("target"), table.column("weight")
+        weighing = np.ones(len(table), bool) if weight is None else weight > 0
+        first = parts[0]
+        nan, infinite, reachable = (np.empty(len(table), bool) for _ in range(3))
+        for block in table.ranges(BLOCK):
+            with np.errstate(all="ignore"):
+                found = _finite_losses(table[block], target[block], first.task)
+            nan[block], infinite[block], reachable[block] = found
         kept = weighing & ~nan & ~infinite & reachable
         impossible = ~(nan | infinite | reachable)
         left_out = LeftOut(*(int((bad & weighing).sum()) for bad in (nan, infinite, impossible)))
-        _refuse_nothing_left(int(kept.sum()), left_out, outputs.source)
-        weight = np.ones(len(z)) if outputs.weight is None else outputs.weight
-        rows = cls(z, target, weight, outputs.task, outputs.ids, left_out)
+        _refuse_nothing_left(int(kept.sum()), left_out, first.source)
+        weight = np.ones(len(table)) if weight is None else weight
+        if target.dtype.kind == "f" and first.task == "multiclass":
+            target = target / target.sum(1, keepdims=True)
+        logits = table if table.size > KEPT_IN_MEMORY else table[:]
+        source = first.source if len(parts) == 1 else f"{first.source or 'the first part'} and {len(parts) - 1} more"
+        about = (first.task, tuple(first.classes), first.kind, table.column("ids"), np.arange(len(table)), source)
+        rows = cls(logits, target, weight, *about, left_out)
         rows = rows if kept.all() else rows.take(kept)
-        if target.dtype.kind == "f" and outputs.task == "multiclass":
-            rows = replace(rows, target=rows.target / rows.target.sum(1, keepdims=True))
-        _refuse_one_class(rows, outputs)
+        _refuse_one_class(rows, first)
         return rows
 
     def __len__(self):
         return len(self.logits)
 
+    @property
+    def width(self) -> int:
+        """Scores per row."""
+        return 1 if self.logits.ndim == 1 else self.logits.shape[1]
+
+    @property
+    def one_class(self) -> bool:
+        """Whether every target is the same class (multilabel: whether every entry is there, or none)."""
+        if self.task == "multiclass":
+            return len(self.classes) - len(self.unseen) < 2
+        return not ((self.target < 1).any() and (self.target > 0).any())
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The classes of which no row is, or of which every row belongs to (multilabel: a label that is constant)."""
+        if self.task == "multiclass":
+            soft = self.target.ndim == 2
+            seen = self.target.sum(0) if soft else np.bincount(self.target, minlength=len(self.classes))
+            return tuple(name for name, count in zip(self.classes, seen, strict=True) if not count)
+        if self.task == "binary":
+            return ()
+        constant = (self.target == self.target[:1]).all(0)
+        return tuple(name for name, same in zip(self.classes, constant, strict=True) if same)
+
     def take(self, index) -> Self:
-        ids = None if self.ids is None else self.ids[index]
-        return replace(self, logits=self.logits[index], target=self.target[index], weight=self.weight[index], ids=ids)
+        columns = {name: getattr(self, name)[index] for name in ("logits", "target", "weight", "positions")}
+        return replace(self, **columns, ids=None if self.ids is None else self.ids[index])
+
+    def label(self, k) -> Self:
+        """One label of multilabel rows, as binary rows."""
+        logits, target = self.logits[slice(None)][:, k], self.target[:, k]
+        return replace(
+            self, logits=logits, target=target, task="binary", classes=(f"not_{self.classes[k]}", self.classes[k])
+        )
 
     def blocks(self):
         """The same rows, a cache full at a time: cuts that follow from the number of rows and classes alone."""
-        step = max(1, BLOCK // max(1, self.logits[0].size))
+        step = max(1, BLOCK // self.width)
         return (self.take(slice(start, start + step)) for start in range(0, len(self), step))
 
     def losses(self, calibrator) -> np.ndarray:
@@ -80,16 +129,14 @@ class Rows:
 
     def hashes(self) -> np.ndarray:
         """A 64-bit hash of the content of each row, its logits and its target."""
-        table = self.logits.reshape(len(self), -1)
-        soft = self.target.dtype.kind == "f"
-        table = np.concatenate([table, self.target.reshape(len(self), -1)], axis=1) if soft else table
-        target = None if soft else self.target
         cut = [slice(start, start + HASHED_TOGETHER) for start in range(0, len(self), HASHED_TOGETHER)]
-        return np.concatenate([row_hashes(table[c], None if target is None else target[c]) for c in cut])
+        return np.concatenate([self.take(c)._hashes() for c in cut])
 
-    def content(self) -> str:
-        """One hash of all the rows, the same in any order: the sum of their hashes."""
-        return f"{int(self.hashes().sum(dtype=np.uint64)):016x}"
+    def _hashes(self):
+        table = self.logits.reshape(len(self), -1)
+        if self.target.dtype.kind == "f":
+            return row_hashes(np.concatenate([table, self.target.reshape(len(self), -1)], axis=1), None)
+        return row_hashes(table, self.target)
 
     def folds(self, count, seed) -> np.ndarray:
         """The fold of each row, from the hash of its id, or of its content where there is none.
@@ -144,13 +191,10 @@ def _refuse_nothing_left(kept, left_out, source):
 
 
 def _refuse_one_class(rows, outputs):
-    if rows.task == "multiclass":
-        seen = np.flatnonzero(rows.target.sum(0)) if rows.target.ndim == 2 else np.unique(rows.target)
-    else:
-        seen = np.flatnonzero([(rows.target < 1).any(), (rows.target > 0).any()])
-    if len(seen) > 1:
+    if not rows.one_class:
         return
-    only = outputs.classes[seen[0]] if rows.task != "multilabel" else seen[0]
+    only = set(rows.classes) - set(rows.unseen) if rows.task == "multiclass" else {int(rows.target.flat[0] > 0)}
+    only = rows.classes[only.pop()] if rows.task == "binary" else only.pop()
     raise DataError(
         f"every target is {only}; a calibrator needs rows of at least two classes.",
         file=outputs.source,

@@ -1,5 +1,6 @@
 """Which calibrator: the simplest that cross-validation cannot tell from the best."""
 
+import math
 import time
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from lastlayer._check import DataError, one_of
 from lastlayer.calibrate.calibrator import Calibrator, FittedOn, Trial
+from lastlayer.calibrate.parts import ByGroup, ByLabel
 from lastlayer.calibrate.registry import METHODS
 from lastlayer.calibrate.rows import ROWS_AT_LEAST, Rows
 from lastlayer.outputs import wanted
@@ -16,42 +18,68 @@ SIGNIFICANT = 1.6448536269514722  # one-sided 5 %
 WORSE = "significantly worse"
 
 
-def fit(outputs, method="auto", *, folds=5, seed=0) -> Calibrator:
+def fit(outputs, method="auto", *, by=None, folds=5, seed=0) -> Calibrator:
     """Fit a calibrator to labelled `Outputs` that the model was not trained on.
 
         auto = the simplest method whose cross-validated NLL is not significantly above the best
 
     The test is one-sided, at 5 %, on paired differences per row; folds follow from the hash of a row's id (of its
-    content where there is none) and the ``seed``, so that the order of the rows says nothing. Identity is the simplest
-    of all and stays whenever nothing helps significantly, or would be worse on the rows of the fit. Rows that no
-    calibrator can mend (a nan, a probability of 0 on the target) and rows of weight 0 are left out; the certificate
-    counts them.
+    content where there is none) and the ``seed``, so that the order of the rows says nothing. What a method tunes, it
+    tunes within the rows it is fitted to, so the cross-validation is nested. Identity is the simplest of all and stays
+    whenever nothing helps significantly, or would be worse on the rows of the fit. Rows that no calibrator can mend (a
+    nan, a probability of 0 on the target) and rows of weight 0 are left out; the certificate counts them.
+
+    ``outputs`` may be a list of shards, which are never joined, and whose scores may be memory maps: fits read blocks.
+    ``by`` names a grouping, each group of which gets a calibrator of its own (one that could not be fitted alone, for
+    want of rows or classes, that of all rows), or is ``"label"``: one for each label of multilabel rows.
 
     >>> from lastlayer import Outputs
     >>> z = np.random.default_rng(0).normal(size=(2000, 3))
     >>> y = (z + np.random.default_rng(1).gumbel(size=z.shape)).argmax(1)
-    >>> round(fit(Outputs(2.5 * z, "logits", target=y)).temperature, 2)
+    >>> round(fit(Outputs(2.5 * z, "logits", target=y), "temperature").temperature, 2)
     2.46
     """
-    outputs = wanted("calibrate.fit", outputs)
+    parts = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    if not parts:
+        raise ValueError("calibrate.fit: the list of outputs is empty; give at least one.")
+    parts = [wanted("calibrate.fit", part) for part in parts]
     one_of("calibrate.fit", "method", method, ("auto", *METHODS))
     if not (isinstance(folds, int) and folds >= 2):
         raise ValueError(f"calibrate.fit: folds is an integer of at least 2, not {folds!r}.")
-    serving = _serving(outputs, method)
-    rows = Rows.of(outputs)
-    if method == "auto":
-        fitted = _choose(rows, serving, folds, seed, outputs.source)
+
+    def fitted_to(rows, serving):
+        return _choose(rows, serving, folds, seed) if method == "auto" else METHODS[method].calibrator.solve(rows)
+
+    rows = Rows.of(*parts)
+    if by is None:
+        fitted = fitted_to(rows, _serving(rows, method))
+    elif by == "label" and rows.task == "multilabel" and by not in parts[0].groups:
+        fitted = ByLabel.of(rows, lambda label: fitted_to(label, _serving(label, method)))
     else:
-        fitted = METHODS[method].calibrator.solve(rows)
-    fitted_on = FittedOn(len(rows), float(rows.weight.sum()), rows.task, outputs.source, rows.content())
-    return replace(fitted, classes=outputs.classes, fitted_on=fitted_on)
+        groups = _grouping(parts, by)[rows.positions]
+        everyone = fitted_to(rows, _serving(rows, method))
+        fitted = ByGroup.of(rows, by, groups, everyone, lambda part: fitted_to(part, _serving(part, method)))
+    fitted_on = FittedOn.of(rows.hashes(), float(rows.weight.sum()), rows.task, rows.source)
+    return replace(fitted, classes=rows.classes, fitted_on=fitted_on)
 
 
-def _choose(rows, names, folds, seed, source):
+def _grouping(parts, by):
+    for part in parts:
+        if by not in part.groups:
+            raise DataError(
+                f"there is no grouping {by!r}" + (f" among {', '.join(part.groups)}." if part.groups else "."),
+                file=part.source,
+                field="groups",
+                fix=f"give a column group_{by} (in Python: groups={{{by!r}: values}}), or leave out by.",
+            )
+    return np.concatenate([part.groups[by] for part in parts])
+
+
+def _choose(rows, serving, folds, seed):
     if len(rows) < ROWS_AT_LEAST * folds:
         raise DataError(
             f"{len(rows)} labelled rows are too few to choose a method by {folds}-fold cross-validation.",
-            file=source,
+            file=rows.source,
             fix=f"give at least {ROWS_AT_LEAST * folds} rows, or name the method (method='temperature').",
         )
     fold = rows.folds(folds, seed)
@@ -59,17 +87,35 @@ def _choose(rows, names, folds, seed, source):
     if len(present) < 2:
         raise DataError(
             "all rows fall into one fold: their ids (or the rows themselves) repeat.",
-            file=source,
+            file=rows.source,
             field=None if rows.ids is None else "id",
             fix="give each row its own id, or none.",
         )
-    losses, seconds = {}, {}
-    for name in names:
+    losses, seconds, untried = {}, {}, {}
+    for name in serving:
         start = time.perf_counter()
-        losses[name] = held_out_losses(METHODS[name].calibrator, rows, fold, present)
-        seconds[name] = time.perf_counter() - start
-    trials = compare(losses, rows.weight, seconds)
-    return _first_that_helps(trials, rows)
+        reason = _hindrance(METHODS[name], rows, fold, present)
+        if reason is None:
+            losses[name] = held_out_losses(METHODS[name].calibrator, rows, fold, present)
+            seconds[name] = time.perf_counter() - start
+        else:
+            untried[name] = Trial(name, math.inf, math.inf, math.inf, math.inf, 0.0, f"not tried: {reason}")
+    tried = {trial.method: trial for trial in compare(losses, rows.weight, seconds)}
+    return _first_that_helps([untried.get(name) or tried[name] for name in serving], rows)
+
+
+def _hindrance(method, rows, fold, present):
+    """Why a method cannot be cross-validated on these rows; None where it can."""
+    if len(rows.classes) > method.auto:
+        return f"more than {method.auto:g} classes"
+    free = method.calibrator.free_parameters(len(rows.classes))
+    for k in present:
+        rest = rows.take(fold != k)
+        if len(rest) < max(free, ROWS_AT_LEAST):
+            return f"{len(rest)} rows outside a fold for {free} parameters"
+        if rest.one_class or (method.per_class and rest.unseen):
+            return "a class with too few rows"
+    return None
 
 
 def held_out_losses(calibrator, rows, fold, present):
@@ -107,7 +153,7 @@ def compare(losses, weight, seconds):
 def _first_that_helps(trials, rows):
     """Fit in order of complexity, until one is as good as the best held out and not worse than identity on the fit."""
     for i, trial in enumerate(trials):
-        if trial.verdict == WORSE:
+        if trial.verdict != "as good as the best":
             continue
         fitted = METHODS[trial.method].calibrator.solve(rows)
         certificate = fitted.certificate
@@ -115,25 +161,56 @@ def _first_that_helps(trials, rows):
             trials[i] = replace(trial, verdict="chosen")
             return replace(fitted, selection=tuple(trials))
         trials[i] = replace(trial, verdict="worse than identity on the rows of the fit")
+    if trials[0].method != "identity":  # margins: there is nothing to fall back on
+        raise DataError(
+            "no method gives these margins a better likelihood than they have as logits.",
+            file=rows.source,
+            fix="look at the margins: do larger ones go with the positive class?",
+        )
     fitted = METHODS["identity"].calibrator.solve(rows)
     trials[0] = replace(trials[0], verdict="chosen: nothing else helps")
     return replace(fitted, selection=tuple(trials))
 
 
-def _serving(outputs, method):
-    """The methods for outputs of this task and kind; a ``method`` that is not among them is refused."""
-    serving = [name for name, row in METHODS.items() if outputs.task in row.tasks]
+def _serving(rows, method):
+    """The methods for rows of this task and kind; a ``method`` that is not among them, or ill served, is refused."""
+    if len(rows) < ROWS_AT_LEAST or rows.one_class:
+        raise DataError(
+            f"{len(rows)} labelled rows, of {'one class' if rows.one_class else 'all classes'}, are too few to fit to.",
+            file=rows.source,
+            fix=f"give at least {ROWS_AT_LEAST} rows, of two classes or more.",
+        )
+    serving = [name for name, row in METHODS.items() if rows.task in row.tasks]
     if method != "auto":
-        one_of(f"calibrate.fit of {outputs.task} outputs", "method", method, serving)
-    if outputs.kind != "margin":
-        return serving
-    able = [name for name in serving if METHODS[name].margins]
-    if method in able or (able and method == "auto"):
-        return able
-    raise DataError(
-        "these scores are margins, of unknown scale and zero, "
-        + (f"and {method} moves no zero." if able else "and no method here moves a zero."),
-        file=outputs.source,
-        field="kind",
-        fix=f"use method={able[0]!r}." if able else "say kind='logits' if softmax or sigmoid of them is meant.",
-    )
+        one_of(f"calibrate.fit of {rows.task} outputs", "method", method, serving)
+    if rows.kind == "margin":
+        able = [name for name in serving if METHODS[name].margins]
+        if not able or method not in ("auto", *able):
+            raise DataError(
+                "these scores are margins, of unknown scale and zero, "
+                + (f"and {method} moves no zero." if able else "and no method here moves a zero."),
+                file=rows.source,
+                field="kind",
+                fix=f"use method={able[0]!r}." if able else "say kind='logits' if softmax of them is meant.",
+            )
+        serving = able
+    if method == "auto":
+        serving = [name for name in serving if METHODS[name].auto]
+    elif METHODS[method].calibrator.free_parameters(len(rows.classes)) > len(rows):
+        free = METHODS[method].calibrator.free_parameters(len(rows.classes))
+        raise DataError(
+            f"{method} has {free} free parameters for {len(rows.classes)} classes, and there are {len(rows)} rows.",
+            file=rows.source,
+            fix=f"give at least {free} labelled rows, or use a method whose parameters are held (method='matrix').",
+        )
+    if rows.unseen and any(METHODS[name].per_class for name in ([method] if method != "auto" else serving)):
+        names = ", ".join(rows.unseen[:5]) + (f" and {len(rows.unseen) - 5} more" if len(rows.unseen) > 5 else "")
+        what = "is a label that never varies" if rows.task == "multilabel" else "has no row"
+        raise DataError(
+            f"class {names} {what}, and {'some methods that auto tries have' if method == 'auto' else method + ' has'} "
+            "parameters of each class.",
+            file=rows.source,
+            field="target",
+            fix="give rows of every class, or a method that has one temperature for all (method='temperature').",
+        )
+    return serving

@@ -26,7 +26,7 @@ KEPT_IN_MEMORY = 2**25  # entries (256 MB in float64); larger data is taken apar
 ABSENT = -1e300  # a gap whose exponential is exactly 0 at every beta, and 0 again after it is multiplied by the gap
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Temperature(Calibrator):
     """Logits divided by one temperature: above 1 it makes a model less confident, below 1 more.
 
@@ -53,7 +53,7 @@ class Temperature(Calibrator):
     def solve(cls, rows):
         """The temperature of least NLL, with its certificate."""
         blocks = list(rows.blocks())
-        small = rows.logits.size <= KEPT_IN_MEMORY
+        small = len(rows) * rows.width <= KEPT_IN_MEMORY
         kept = list(over_ranges(lambda i, _: Gaps.of(blocks[i]), len(blocks), 1)) if small else None
 
         def likelihood(beta):

@@ -157,9 +157,11 @@ def _costs(cost, classes) -> Policy:
 def _guaranteed(rows, fitted, coverage, risk, confidence) -> Policy:
     """The threshold that keeps the promise; a bound on the rows of the fit would be a bound on nothing."""
     if fitted is not None and fitted.fitted_on is not None and rows.target is not None:
-        if Rows.of(rows).content() == fitted.fitted_on.content:
+        shared = fitted.fitted_on.shared(Rows.of(rows).hashes())
+        if shared:
+            what = "the rows" if shared == 1 else f"about {shared:.0%} of the rows"
             raise DataError(
-                "holds the rows that the calibrator was fitted on, so it promises nothing about new ones.",
+                f"holds {what} that the calibrator was fitted on, so it promises nothing about new ones.",
                 file=rows.source,
                 fix="keep a third part of the labelled rows for --held-out.",
             )

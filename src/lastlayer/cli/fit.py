@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from dataclasses import replace
 
 import click
 
@@ -21,12 +20,13 @@ from lastlayer.cli._common import (
 )
 from lastlayer.cli._reading import on_command_line, sources
 from lastlayer.io import load
-from lastlayer.outputs import concatenate
+from lastlayer.measure.metric import Z95
 
 _EXAMPLES = """
 lastlayer fit valid.npz -o c.json
 lastlayer fit shard-*.npz -o c.json
 lastlayer fit logits.npz --split val --method temperature -o c.json
+lastlayer fit valid.npz --by site -o c.json
 """
 
 
@@ -40,12 +40,13 @@ lastlayer fit logits.npz --split val --method temperature -o c.json
     show_default=True,
     help="Which one; auto tries them all.",
 )
+@click.option("--by", metavar="GROUP", help="A calibrator for each group of group_GROUP; label: for each label.")
 @click.option(
     "--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Of the cross-validation."
 )
 @data_options
 @force_option
-def fit(files, output, method, seed, how, force, as_json, quiet):
+def fit(files, output, method, by, seed, how, force, as_json, quiet):
     """Choose and fit a calibrator on held-out labelled rows.
 
     The rows are ones that the model was not trained on. `auto` takes the simplest method whose cross-validated loss is
@@ -53,9 +54,8 @@ def fit(files, output, method, seed, how, force, as_json, quiet):
     """
     if output == "-" and as_json:
         raise usage("-o - and --json both want standard output; the calibrator is JSON itself.")
-    outputs = replace(concatenate([load(file, **how) for file in files]), source=sources(files))
     with progress("fitting"):
-        calibrator = fit_calibrator(outputs, method, seed=seed)
+        calibrator = fit_calibrator([load(file, **how) for file in files], method, by=by, seed=seed)
     if output is not None:
         calibrator.save(output, force=force)
     if as_json:
@@ -72,10 +72,9 @@ def fit(files, output, method, seed, how, force, as_json, quiet):
 def _show(calibrator, output):
     if calibrator.selection:
         click.echo("cross-validated on the same rows:")
-        tried = table("method", ">nll", ">± error", ">above the best", ">± error", "")
+        tried = table("method", ">nll", ">above the best (95 % interval)", ">seconds", "")
         for t in calibrator.selection:
-            above = ("0", "") if t.difference == 0 else (f"{t.difference:.6f}", f"{t.difference_error:.6f}")
-            tried.add_row(t.method, f"{t.nll:.6f}", f"{t.error:.6f}", *above, t.verdict)
+            tried.add_row(t.method, *_cells(t), _VERDICTS.get(t.verdict, t.verdict))
         show(tried)
     done = calibrator.certificate
     click.echo(str(calibrator))
@@ -92,3 +91,14 @@ def _show(calibrator, output):
             click.echo("left out: " + ", ".join(f"{n} rows {what}" for what, n in left_out.items() if n))
     if output is not None:
         click.echo(f"saved {output}")
+
+
+_VERDICTS = {"significantly worse": "worse", "as good as the best": "as good"}
+
+
+def _cells(trial):
+    if trial.verdict.startswith("not tried"):
+        return "", "", ""
+    low, high = (trial.difference + sign * Z95 * trial.difference_error for sign in (-1, 1))
+    above = f"{trial.difference:.6f} ({low:.4f} to {high:.4f})" if trial.difference else "0"
+    return f"{trial.nll:.6f}", above, f"{trial.seconds:.2f}"
