@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from calibrate import simulated
 from lastlayer import Outputs
 from lastlayer._check import DataError
-from lastlayer.calibrate import Temperature, fit
+from lastlayer.calibrate import Temperature, fit, from_json
 from lastlayer.calibrate.rows import Rows
 from lastlayer.calibrate.temperature import Gaps, Likelihood, minimise
 
@@ -205,6 +205,8 @@ def test_rows_nothing_can_mend_are_left_out_and_counted():
     clean = fit(Outputs(z[5:], "logits", target=y[5:]), "temperature")
     certificate = calibrator.certificate
     assert (certificate.nan_rows, certificate.infinite_rows, certificate.impossible_rows) == (1, 3, 1)
+    assert certificate.first_left_out == (0, 1, 2, 3, 4)
+    assert from_json(calibrator.to_json()) == calibrator
     assert calibrator.temperature == clean.temperature
     assert calibrator.fitted_on.rows == 195
     assert np.isfinite(certificate.nll_before)

@@ -23,6 +23,7 @@ class Certificate:
     that no number is left between the ends of the bracket. ``bound`` is the limit that the solution ran into, such as
     ``"temperature >= 0.0001"``. ``nll_before`` and ``nll_after`` are means. The rest counts the rows left out because
     no calibrator can mend them: with a nan, with infinite or empty scores, with probability 0 on the target.
+    ``first_left_out`` numbers the first ten of them, from 0.
     """
 
     converged: bool
@@ -34,6 +35,7 @@ class Certificate:
     nan_rows: int = 0
     infinite_rows: int = 0
     impossible_rows: int = 0
+    first_left_out: tuple[int, ...] = ()
 
 
 SKETCHED = 512  # rows of a fit that a later file is asked for

@@ -142,6 +142,10 @@ def _record(cls, value, where):
 def _typed(kind, value, where) -> Any:
     if kind is np.ndarray:
         return _array(value, where)
+    if kind == tuple[int, ...]:
+        if not isinstance(value, list):
+            raise DataError(f"{value!r} is not a list of row numbers.", field=where, fix="fit again.")
+        return tuple(_typed(int, row, where) for row in value)
     if kind is Calibrator:
         return _nested(value, where)
     if kind == dict[str, Calibrator]:

@@ -11,6 +11,7 @@ from lastlayer.loss import binary_cross_entropy, cross_entropy
 from lastlayer.measure.signs import row_hashes
 
 ROWS_AT_LEAST = 10
+FIRST = 10  # rows left out that are numbered
 KEPT_IN_MEMORY = 2**27  # entries of scores (512 MB in float32); more is read again in every pass
 BLOCK = 2**18  # entries of one block: 2 MB in float64, so that the passes over it stay in the cache
 HASHED_TOGETHER = 4096  # rows; the columns of a wide table are strided, and this many lines of it fit the cache
@@ -22,6 +23,7 @@ class LeftOut(NamedTuple):
     nan: int = 0
     infinite: int = 0  # multiclass: a score of +inf, or nothing but -inf
     impossible: int = 0  # probability 0 on the target
+    first: tuple[int, ...] = ()  # their numbers, from 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,8 @@ class Rows:
             nan[block], infinite[block], reachable[block] = found
         kept = weighing & ~nan & ~infinite & reachable
         impossible = ~(nan | infinite | reachable)
-        left_out = LeftOut(*(int((bad & weighing).sum()) for bad in (nan, infinite, impossible)))
+        named = tuple(np.flatnonzero(weighing & ~kept)[:FIRST].tolist())
+        left_out = LeftOut(*(int((bad & weighing).sum()) for bad in (nan, infinite, impossible)), named)
         _refuse_nothing_left(int(kept.sum()), left_out, first.source)
         weight = np.ones(len(table)) if weight is None else weight
         if target.dtype.kind == "f" and first.task == "multiclass":
@@ -181,7 +184,7 @@ def _refuse_nothing_left(kept, left_out, source):
     if kept >= ROWS_AT_LEAST:
         return
     reasons = ("with nan", "with infinite scores", "with probability 0 on the target")
-    why = [f"{count} {reason}" for count, reason in zip(left_out, reasons, strict=True) if count]
+    why = [f"{count} {reason}" for count, reason in zip(left_out[:3], reasons, strict=True) if count]
     raise DataError(
         f"{kept} labelled rows are left to calibrate on" + (f" ({', '.join(why)} left out)." if why else "."),
         file=source,

@@ -86,9 +86,15 @@ def _show(calibrator, output):
             click.echo(f"not converged after {done.iterations} steps: see `certificate`")
         if done.bound is not None:
             click.echo(f"it ran into its bound: {done.bound}")
-        left_out = {"with nan": done.nan_rows, "infinite": done.infinite_rows, "impossible": done.impossible_rows}
+        left_out = {
+            "with nan": done.nan_rows,
+            "infinite": done.infinite_rows,
+            "with probability 0 on the target": done.impossible_rows,
+        }
         if any(left_out.values()):
-            click.echo("left out: " + ", ".join(f"{n} rows {what}" for what, n in left_out.items() if n))
+            click.echo(
+                "left out: " + ", ".join(f"{n} rows {what}" for what, n in left_out.items() if n) + _numbered(done)
+            )
     if output is not None:
         click.echo(f"saved {output}")
 
@@ -102,3 +108,8 @@ def _cells(trial):
     low, high = (trial.difference + sign * Z95 * trial.difference_error for sign in (-1, 1))
     above = f"{trial.difference:.6f} ({low:.4f} to {high:.4f})" if trial.difference else "0"
     return f"{trial.nll:.6f}", above, f"{trial.seconds:.2f}"
+
+
+def _numbered(done):
+    more = done.nan_rows + done.infinite_rows + done.impossible_rows - len(done.first_left_out)
+    return f"\n          rows {', '.join(map(str, done.first_left_out))}" + (f" and {more} more" if more else "")
