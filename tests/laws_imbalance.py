@@ -85,8 +85,8 @@ ROWS = [
             lambda z: binary_focal(z[..., 1] - z[..., 0], second(z)),
         ),
         half="float32",
-        ulp=12,  # 1 + gamma times that of cross-entropy
-        slope_ulp=12,
+        ulp=4,
+        slope_ulp=4,
     ),
     Row(
         binary_focal,
@@ -103,8 +103,8 @@ ROWS = [
             lambda z: binary_cross_entropy(z, true(z)) / 2,
         ),
         half="float32",
-        ulp=8,
-        slope_ulp=12,
+        ulp=4,
+        slope_ulp=4,
     ),
     Row(
         asymmetric,
@@ -121,8 +121,8 @@ ROWS = [
             lambda z: binary_focal(z, 0 * true(z), gamma=3.0),
         ),
         half="float32",
-        ulp=16,
-        slope_ulp=24,
+        ulp=4,
+        slope_ulp=4,
     ),
     Row(
         poly,
@@ -136,8 +136,8 @@ ROWS = [
             lambda z: transform.softplus(z[..., 0] - z[..., 1]) + transform.sigmoid(z[..., 0] - z[..., 1]),
         ),
         half="float32",
-        ulp=5,
-        slope_ulp=8,
+        ulp=4,
+        slope_ulp=4,
     ),
     Row(
         logit_adjusted,
@@ -187,8 +187,8 @@ ROWS = [
             lambda z: transform.softplus(1.5 * (z[..., 0] - z[..., 1] + 0.5)),
         ),
         half="float32",
-        ulp=8,
-        slope_ulp=8,
+        ulp=4,
+        slope_ulp=4,
         exempt=OF_ITS_CLASS,
     ),
     Row(

@@ -69,8 +69,8 @@ ROWS = [
             lambda z: loss.cross_entropy(z, np.ones(z.shape[:-1], int), temperature=0.7),
             lambda z: loss.cross_entropy(z / 0.7, np.ones(z.shape[:-1], int)),
         ),
-        ulp=8,
-        slope_ulp=8,
+        ulp=4,
+        slope_ulp=4,
     ),
     CROSS_ENTROPY.variation(
         "softcap 30",

@@ -75,7 +75,7 @@ FENCHEL_YOUNG = Row(
         lambda z: cross_entropy(z, second(z)),
     ),
     half="float32",
-    ulp=16,
+    ulp=4,
     kinks=True,
 )
 
@@ -106,8 +106,8 @@ ROWS = [
             lambda z: transform.softplus(1.5 * (z[..., 0] - z[..., 1] + 0.35)),
         ),
         half="float32",
-        ulp=8,
-        slope_ulp=8,
+        ulp=4,
+        slope_ulp=4,
     ),
     Row(
         arcface,
@@ -123,8 +123,8 @@ ROWS = [
             lambda z: cross_entropy(2 * z, second(z)),
         ),
         half="float32",
-        ulp=8,
-        slope_ulp=8,
+        ulp=4,
+        slope_ulp=4,
         exempt={
             "shift": Exempt(OF_AN_ANGLE, example=[[0.0, 1.0]], target=[1]),
             "gradient of a shift": Exempt(OF_AN_ANGLE, example=[[0.0, 1000.0]], target=[1]),
@@ -185,6 +185,18 @@ ROWS = [
             "fenchel_young([a, b], 1) of sparsemax = p^2 + max(0, a - b - 1), p = sparsemax([a, b])[0]",
             lambda z: fenchel_young(z, second(z), regularizer="sparsemax"),
             smaller_half,
+        ),
+    ),
+    FENCHEL_YOUNG.variation(
+        "top_k",
+        target="indices",
+        exact=reference_margin.fenchel_young_of_sets,
+        settings={"regularizer": "top_k"},
+        infinite=0.0,
+        symmetry=Symmetry(
+            "fenchel_young([a, b], [1], regularizer='top_k') = fenchel_young([a, b], 1, regularizer='sparsemax')",
+            lambda z: fenchel_young(z, second(z)[..., None], regularizer="top_k"),
+            lambda z: fenchel_young(z, second(z), regularizer="sparsemax"),
         ),
     ),
 ]

@@ -177,7 +177,7 @@ ROWS = [
             lambda z: lambda_rank(z, np.zeros(z.shape) + np.array([0, 1])),
             lambda z: bpr(z[..., 1], z[..., 0]) * (1 - log(2) / log(3)),
         ),
-        ulp=6,
+        ulp=4,
         kinks=True,
         exempt={
             "permutation": Exempt(
@@ -257,8 +257,8 @@ ROWS = [
             lambda z: bpr(z[..., 0] / 0.7, z[..., 1] / 0.7),
         ),
         half="float32",
-        ulp=8,
-        slope_ulp=8,
+        ulp=4,
+        slope_ulp=4,
     ),
     Row(
         gbce,

@@ -40,3 +40,22 @@ def fenchel_young(x, target, regularizer="entmax", alpha=1.5):
     p = entmax(x, a)
     entropy = mpmath.fsum((share - share**a) / (a * (a - 1)) for share in p)
     return [mpmath.fsum(share * (v - x[target]) for share, v in zip(p, x, strict=True) if share) + entropy]
+
+
+def fenchel_young_of_sets(x, target, regularizer="top_k"):
+    """Half the squared distance to the set of k classes, less that of the nearest point with entries from 0 to 1."""
+    k, there = len(target), [v for v in x if v != -mpmath.inf]
+
+    def point(t):
+        return [min(max(v - t, mpmath.mpf(0)), mpmath.mpf(1)) for v in there]
+
+    if any(x[i] == -mpmath.inf for i in target):
+        return [mpmath.inf]
+    edges = sorted([v - 1 for v in there] + there)
+    low = max(t for t in edges if mpmath.fsum(point(t)) >= k)
+    high = min(t for t in edges if t > low)
+    above, below = mpmath.fsum(point(low)), mpmath.fsum(point(high))
+    p = point(low + (high - low) * (above - k) / (above - below))
+    reached = mpmath.fsum(share * v - share**2 / 2 for share, v in zip(p, there, strict=True))
+    loss = reached - mpmath.fsum(x[i] for i in target) + mpmath.mpf(k) / 2
+    return [loss if abs(loss) > mpmath.mpf(10) ** (10 - mpmath.mp.dps) else mpmath.mpf(0)]  # what the digits leave of 0

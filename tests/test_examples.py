@@ -109,3 +109,44 @@ def test_a_teacher_s_logits_are_worth_more_than_fifty_labels(example, seed):
     accuracy = example("distill_digits").run(seed)
     assert accuracy["student with teacher"].low > accuracy["student alone"].high
     assert accuracy["teacher"] > 0.95
+
+
+def test_a_penalty_delays_learning_by_heart(example, capsys):
+    digits = example("penalties_digits")
+    digits.SEEDS = 1
+    figures = digits.main()
+    few, many = digits.STEPS
+    accuracy, ece, nll, learned = figures["cross_entropy", few]
+    assert learned == 1
+    assert ece > 0.15
+    for name in ("+ 4 mmce", "+ 4 soft_ece", "+ 4 dca", "+ 0.3 confidence_penalty"):
+        other = figures[name, few]
+        assert other[0] > accuracy - 0.03
+        assert other[1] < 0.65 * ece
+        assert other[2] < 0.7 * nll
+    for name in ("+ 4 mmce", "+ 4 soft_ece", "+ 4 dca"):
+        assert figures[name, few][0] > accuracy + 0.02  # the wrong labels are not learned
+        assert figures[name, few][3] < 0.98
+        assert figures[name, many][3] > figures[name, few][3]  # but in the end they are
+        assert figures[name, many][1] > 1.3 * figures[name, few][1]
+    assert figures["+ 0.3 confidence_penalty", many][1] < 0.5 * figures["cross_entropy", many][1]
+    assert len(capsys.readouterr().out.splitlines()) == 12
+
+
+def test_an_estimate_without_bias_and_three_with_some(example, capsys):
+    codes = example("discrete_latent")
+    codes.WORLDS = 2
+    figures = codes.main()
+    bias, chance, noise, left = figures["REINFORCE, leave-one-out"]
+    assert bias < 2 * chance
+    assert left < 0.3
+    one, low, straight = (
+        figures[name] for name in ("Gumbel-softmax at 1", "Gumbel-softmax at 0.3", "straight-through")
+    )
+    for other in (one, low, straight):
+        assert other[0] > 4 * other[1]
+        assert other[2] < noise
+    assert one[0] > 2 * low[0]  # a lower temperature: less bias, more noise
+    assert 2 * one[2] < low[2]
+    assert straight[3] > left + 0.4
+    assert f"straight-through             {straight[0]:5.3f}" in capsys.readouterr().out

@@ -83,7 +83,7 @@ def split(x, xp, low=None, removed=None):
         anchor_low = take(low, xp.argmax(others, axis=-1), xp)
         error, gap_error = error + (low - anchor_low[..., None]), gap_error + (anchor_low - take(low, top, xp))
     far = gap < math.log(float(xp.finfo(x.dtype).smallest_normal)) + 2
-    half = _exp(xp.where(far, gap * 0.5, gap), xp)  # what is below the smallest normal number, a sum may bring above it
+    half = exponential(xp.where(far, gap * 0.5, gap), xp)  # below the smallest normal number a sum may come above it
     first = xp.where(none_left & (m == m), xp.zeros_like(m), half * (1 + gap_error))
     scale = first, xp.where(far, half, xp.ones_like(half))
     weights = xp.exp(difference) * (1 + error)
@@ -93,8 +93,8 @@ def split(x, xp, low=None, removed=None):
     return Row(x, m, removed, top, is_top, weights, scale, rest, shift, low, xp)
 
 
-def _exp(x, xp):
-    """``exp`` of one number per row. NumPy's own is off by up to 2.5 units in float32."""
+def exponential(x, xp):
+    """``exp``, by float64 on NumPy: its own is off by up to 2.5 units in float32."""
     return np.exp(x, dtype=np.float64).astype(x.dtype) if xp is np else xp.exp(x)
 
 
@@ -106,7 +106,7 @@ def merge(m1, s1, m2, s2, xp):
     gap, error = subtract(low, high, xp)
     one = xp.ones_like(high)
     scale = xp.where(
-        low == high, one, _exp(gap, xp) * (one + error)
+        low == high, one, exponential(gap, xp) * (one + error)
     )  # inf - inf: an entry equal to the largest counts 1
     scale = xp.where(low == -xp.inf, xp.zeros_like(scale), scale)
     undefined = xp.isnan(m1) | xp.isnan(m2)
@@ -116,16 +116,27 @@ def merge(m1, s1, m2, s2, xp):
 def total(x, xp):
     """Sum over the classes, by an order that the other rows do not change.
 
-    PyTorch splits the sum of a long row over its threads when it stands alone and not in a block, so there the row is
-    folded in halves. NumPy's order follows the layout in memory, so there it is made one.
+    PyTorch splits the sum of a long row over its threads when it stands alone and not in a block, and XLA adds one
+    class after the other (10 units of 1,000 classes in float32), so there the row is folded in halves. NumPy's order
+    follows the layout in memory, so there it is made one.
     """
-    if not is_torch(x):
+    if not (is_torch(x) or is_jax(x)):
         return xp.sum(np.ascontiguousarray(x) if xp is np else x, axis=-1)
     while x.shape[-1] > 1:
         half = x.shape[-1] // 2
         folded, odd = x[..., :half] + x[..., half : 2 * half], x[..., 2 * half :]
         x = xp.concat([folded, odd], axis=-1) if odd.shape[-1] else folded
     return x[..., 0]
+
+
+def exact_total(x, error, xp):
+    """The sum of ``x + error`` by class as two numbers: folded in halves, with what each addition rounds away."""
+    while x.shape[-1] > 1:
+        half = x.shape[-1] // 2
+        folded, lost = subtract(x[..., :half], -x[..., half : 2 * half], xp)
+        lost = lost + (error[..., :half] + error[..., half : 2 * half])
+        x, error = (xp.concat([part, y[..., 2 * half :]], axis=-1) for part, y in ((folded, x), (lost, error)))
+    return x[..., 0], error[..., 0]
 
 
 def subtract(a, b, xp):
@@ -141,13 +152,13 @@ def multiply(a, b, xp):
     """``a * b`` and its rounding error (Dekker's product of halves); the error is 0 where the halves overflow."""
     product = a * b
     high, a, b = stop_gradient(product), stop_gradient(a), stop_gradient(b)
-    a1, a2 = _halves(a)
-    b1, b2 = _halves(b)
+    a1, a2 = halves(a)
+    b1, b2 = halves(b)
     error = ((a1 * b1 - high) + a1 * b2 + a2 * b1) + a2 * b2
     return product, xp.where(xp.isfinite(error), error, xp.zeros_like(error))
 
 
-def _halves(x):
+def halves(x):
     """``x`` as the sum of two numbers of half as many bits, whose products are exact (Veltkamp)."""
     t = x * (4097.0 if dtype_name(x) == "float32" else 134217729.0)
     high = t - (t - x)

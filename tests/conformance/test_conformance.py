@@ -288,6 +288,21 @@ def test_special_values_have_to_be_what_they_are(name, came, verdict):
     assert judge(named(name), gives(*came)).verdict == verdict
 
 
+def test_a_nan_behind_a_right_entry_is_not_overlooked():
+    case = named("softmax/one-masked/float64")
+    right = [float(value) for value in case.expected[0]]
+    assert judge(case, gives(*right)).verdict == "pass"
+    for wrong in (math.nan, math.inf):
+        assert judge(case, gives(*right[:-1], wrong)).verdict == "differs"
+        assert judge(case, gives(wrong, *right[1:])).verdict == "differs"
+
+
+def test_an_error_is_a_failure():
+    subject = Subject("mine", "numpy", {"mine": "1.0"}, {"softmax": lambda z: 1 / 0, "sigmoid": transform.sigmoid})
+    results = run(subject, [named("softmax/ties/float32"), named("sigmoid/ends/float64")])
+    assert [outcome.verdict for outcome in results.failures] == ["error"]
+
+
 def test_one_number_stands_for_every_entry():
     case = named("softmax/1,000-equal/float32")
     assert judge(case, gives(*[0.001] * 1000)).verdict == "pass"

@@ -278,6 +278,17 @@ def test_a_triplet_that_does_not_count(differentiable):
         assert differentiable.gradient(loss, near, far)[2] > 0
 
 
+def test_an_anchor_without_a_finite_similarity_teaches_nothing(differentiable):
+    x, labels = np.array([[-np.inf] * 3, [0.0, 0.5, 0.25], [0.5, 0.0, 0.75]]), np.zeros(3, int)
+
+    def loss(x, y):
+        return sup_con(x, y, temperature=0.5)
+
+    assert np.isnan(differentiable.run(loss, x, labels)).tolist() == [True, False, False]
+    slopes = differentiable.gradient(loss, x, labels)
+    assert (slopes[0] == 0).all() and np.isfinite(slopes).all() and slopes[1:].any()
+
+
 def test_special_rows(library):
     """A positive at -inf, an empty row, a nan, two at inf, a positive at inf alone."""
     rows = [[-inf, 0.0, 1.0], [-inf] * 3, [0.0, nan, 1.0], [inf, 0.0, inf], [inf, 0.0, 1.0]]
@@ -456,6 +467,15 @@ def test_tails_siglip_carries_what_scale_and_bias_round_away(differentiable):
             np.testing.assert_allclose(
                 differentiable.gradient(loss, x[:, column]), [[float(slope)]], rtol=5 * differentiable.eps
             )
+
+
+def test_tails_a_soft_margin_keeps_what_the_distances_round_away(library):
+    near, far = np.array([0.3]).astype(library.dtype), np.array([70.1]).astype(library.dtype)
+    with mpmath.workdps(60):
+        v = mpmath.mpf(float(near[0])) - mpmath.mpf(float(far[0])) + mpmath.mpf(30.3)
+        want = float(mpmath.log1p(mpmath.exp(v)))
+    got = library.run(lambda x, y: triplet(x, y, margin=30.3, kind="softplus"), near, far)
+    np.testing.assert_allclose(got, [want], rtol=4 * library.eps)
 
 
 def test_tails_a_soft_margin_beyond_the_range_of_exp(differentiable):

@@ -65,6 +65,14 @@ def test_tails_of_two_rows_that_nearly_agree(kind, step, library):
         assert abs((q * (np.log(q) - np.log(p))).sum() / exact(student, teacher) - 1) > 1e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_tails_a_constant_between_two_rows_that_nearly_agree_costs_no_digit(kind, library):
+    step = 2.0**-20
+    student, teacher = np.array([8 + step, 8.0, 8 - 2 * step]), np.zeros(3)
+    got = library.numpy(distill(library.of([student]), library.of([teacher]), kind=kind))
+    np.testing.assert_allclose(got, [exact(student, teacher, kind=kind)], rtol=8 * library.eps)
+
+
 @pytest.mark.parametrize("library", [TORCH, JAX_JIT_64], indirect=True, ids=str)
 def test_tails_of_scores_up_to_700(library):
     """log(softmax) is -inf at 746 in float64; exp(log q - log p) overflows where q alone does not."""
@@ -107,6 +115,33 @@ def test_masked_empty_nan_and_infinite_rows(kind, differentiable):
 def test_a_class_the_teacher_lacks_costs_inf_in_reverse(library):
     got = library.numpy(distill(library.of([[1.0, 0.0]]), library.of([[1.0, -np.inf]]), kind="reverse"))
     np.testing.assert_array_equal(got, [np.inf])
+
+
+def test_a_class_that_one_of_them_lacks_costs_the_other_what_it_puts_there(differentiable):
+    """By the definition, with 0 log 0 = 0, where that is finite: p has mass on the class that q lacks, or q on p's."""
+    full, lacking = np.array([[1.0, 0.0, 0.5]]), np.array([[0.5, 2.0, -np.inf]])
+    p, q = (np.exp(z[0]) / np.exp(z[0]).sum() for z in (full, lacking))
+    middle = (p + q) / 2
+
+    def divergence(a, b):
+        return (a[a > 0] * np.log(a[a > 0] / b[a > 0])).sum()
+
+    between, onto = (divergence(p, middle) + divergence(q, middle)) / 2, divergence(q, p)
+    for kind, student, teacher, want, slope in (
+        ("forward", full, lacking, onto, p - q),
+        ("reverse", lacking, full, onto, q * (np.log(np.where(q > 0, q, 1) / p) - onto)),
+        ("jensen_shannon", full, lacking, between, None),
+        ("jensen_shannon", lacking, full, between, None),
+    ):
+
+        def loss(x, y, kind=kind):
+            return distill(x, y, kind=kind)
+
+        got, slopes = differentiable.run(loss, student, teacher), differentiable.gradient(loss, student, teacher)
+        np.testing.assert_allclose(got, [want], rtol=8 * differentiable.eps)
+        assert np.isfinite(slopes).all()
+        if slope is not None:
+            np.testing.assert_allclose(slopes[0], slope, rtol=0, atol=8 * differentiable.eps)
 
 
 def test_jensen_shannon_is_symmetric_and_at_most_log_2(library):

@@ -57,6 +57,12 @@ def test_the_words_name_one_family(differentiable):
             np.testing.assert_array_equal(got, measure(other, ROWS, TARGET))
 
 
+def test_the_definition_where_the_others_have_most_at_a_large_alpha(library):
+    rows, target = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, 0.125, 0.0625, 0.0]]), [1, 0]
+    want = [exact(row, y, 12.0) for row, y in zip(rows, target, strict=True)]
+    np.testing.assert_allclose(library.run(of(12.0), rows, target), want, rtol=16 * library.eps)
+
+
 @pytest.mark.parametrize("alpha", [1.25, 1.5, 2.0, 3.0])
 def test_the_gradient_is_p_minus_onehot(alpha, differentiable):
     p = entmax(ROWS, alpha)
@@ -200,7 +206,7 @@ def of_sets(row, index, k):
 SETS = np.array(
     [[2.0, 1.5, 1.25, 0.5, -3.0], [0.0, 0.0, 0.0, 0.0, 0.0], [30.0, -2.0, 0.25, 1.0, 0.5], [3.0, 3.5, 0, 0, 0]]
 )
-CHOSEN = {1: np.array([[2], [0], [1], [1]]), 2: np.array([[0, 3], [4, 1], [0, 1], [0, 1]])}
+CHOSEN = {1: np.array([[2], [0], [1], [1]]), 2: np.array([[0, 3], [4, 1], [4, 1], [0, 1]])}
 
 
 @pytest.mark.parametrize("k", [1, 2])
@@ -221,11 +227,22 @@ def test_top_k_is_the_distance_to_the_polytope_of_sets(k, differentiable):
         np.testing.assert_allclose(got, alone, rtol=16 * differentiable.eps)
 
 
+def test_top_k_of_all_classes_has_nothing_to_learn(differentiable):
+    rows, every = np.array([[2.0, -5.0, 0.5], [0.0, 0.0, 40.0]]), np.array([[0, 1, 2], [2, 0, 1]])
+
+    def loss(z, y):
+        return fenchel_young(z, y, regularizer="top_k")
+
+    np.testing.assert_array_equal(differentiable.run(loss, rows, every), [0, 0])
+    np.testing.assert_array_equal(differentiable.gradient(loss, rows, every), np.zeros((2, 3)))
+
+
 def test_top_k_of_special_rows(differentiable):
     inf, nan = np.inf, np.nan
-    rows = np.array([[1.0, -inf, 0.5, 0.25], [1.0, -inf, 0.5, 0.25], [-inf] * 4, [nan, 0.0, 1.0, 2.0], [nan] * 4])
-    index = np.array([[0, 2], [0, 1], [0, 1], [1, 2], [-100, -100]])
-    valid = np.array([True, True, True, True, False])
+    rows = [[1.0, -inf, 0.5, 0.25], [1.0, -inf, 0.5, 0.25], [-inf] * 4, [nan, 0.0, 1.0, 2.0], [nan] * 4]
+    rows = np.array([*rows, [1.0, -inf, -inf, -inf]])  # the last has fewer classes than the set
+    index = np.array([[0, 2], [0, 1], [0, 1], [1, 2], [-100, -100], [0, 1]])
+    valid = np.array([True, True, True, True, False, True])
 
     def loss(z, y):
         return fenchel_young(z, y, regularizer="top_k", valid=valid)
@@ -234,17 +251,18 @@ def test_top_k_of_special_rows(differentiable):
     without, slope = of_sets([1.0, 0.5, 0.25], [0, 1], 2)
     np.testing.assert_allclose(got[0], without, rtol=16 * differentiable.eps)
     np.testing.assert_allclose(slopes[0], np.insert(slope, 1, 0.0), atol=8 * differentiable.eps)
-    np.testing.assert_array_equal(got[1:], [inf, nan, nan, 0])
+    np.testing.assert_array_equal(got[1:], [inf, nan, nan, 0, inf])
     assert (slopes[[2, 4]] == 0).all()
     assert np.isnan(slopes[3]).all()
+    assert (slopes[5, [0, 2, 3]] == 0).all()
 
 
 def test_top_k_has_second_derivatives():
     torch = pytest.importorskip("torch", reason="pip install torch")
-    z = torch.tensor([[2.0, 1.5, 1.3, 0.4, -3.0]], dtype=torch.float64, requires_grad=True)
+    z = torch.tensor([[2.0, 1.5, 1.3, 0.4, -3.0], [2.0, 1.5, 1.3, 1.1, -3.0]], dtype=torch.float64, requires_grad=True)
 
     def loss(x):
-        return fenchel_young(x, np.array([[0, 3]]), regularizer="top_k")
+        return fenchel_young(x, np.array([[0, 3], [0, 3]]), regularizer="top_k")  # two classes inside, and three
 
     assert torch.autograd.gradcheck(loss, z)
     assert torch.autograd.gradgradcheck(loss, z)

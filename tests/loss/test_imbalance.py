@@ -184,6 +184,15 @@ def test_tails_logit_adjusted_keeps_what_the_sum_with_the_prior_rounds(different
     np.testing.assert_allclose(got, [float(v) for v in want], rtol=6 * differentiable.eps)
 
 
+def test_tails_logit_adjusted_keeps_what_adding_the_prior_rounds(library):
+    """Of a sure row the loss is exp(-38): the rounding of a sum at that distance is 20 units of it."""
+    rows, prior = np.array([[40.1, 0.3]]).astype(library.dtype), [0.1, 0.9]
+    got = library.run(lambda z, y: logit_adjusted(z, y, prior), rows, [0])
+    first, second = reference.exact(rows[0])
+    want = float(mpmath.log1p(mpmath.mpf(0.9) / mpmath.mpf(0.1) * mpmath.exp(second - first)))
+    np.testing.assert_allclose(got, [want], rtol=4 * library.eps)
+
+
 def test_class_balanced_weights_near_1(library):
     counts = np.array([1_000_000, 3, 50])
     for beta in (0.0, 0.9, 0.999, 1 - 1e-12):
@@ -191,6 +200,7 @@ def test_class_balanced_weights_near_1(library):
         want = reference_imbalance.class_balanced_weights(reference.exact(counts), mpmath.mpf(beta))
         np.testing.assert_allclose(got, [float(v) for v in want], rtol=8 * library.eps)
     np.testing.assert_allclose(class_balanced_weights([4, 4], beta=0.5), [1, 1], rtol=1e-15)
+    np.testing.assert_array_equal(class_balanced_weights([1, 4], beta=0.0), [1, 1])
 
 
 @pytest.mark.parametrize("name", SOFTMAX)
@@ -273,6 +283,7 @@ def test_soft_binary_targets_mix_the_two_costs(library):
         (ldam, (ROWS, TARGET, COUNTS), {"scale": 0.0}, "scale is a finite number above 0"),
         (class_balanced_weights, (COUNTS,), {"beta": 1.0}, "beta is at least 0 and below 1, not 1.0"),
         (class_balanced_weights, ([3, 0],), {}, "counts is finite and above 0 for each class, not 0"),
+        (class_balanced_weights, ([3, np.inf],), {}, "counts is finite and above 0 for each class, not inf"),
         (class_balanced_weights, (3,), {}, r"one number per class, \(classes,\); they are \(\)"),
     ],
 )

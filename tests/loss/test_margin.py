@@ -71,6 +71,15 @@ def test_tails_a_hinge_whose_margin_is_nearly_met_keeps_its_digits(library):
     assert (abs(published / want - 1) > 1e-6).any()
 
 
+def test_tails_am_softmax_keeps_what_its_margin_and_scale_round(library):
+    """60.1 times a lead of 1.1 costs exp(-66): rounding the product or either number is 10 to 60 units of it."""
+    cosine = np.array([[0.9, -0.9]]).astype(library.dtype)
+    got = library.run(lambda c, y: am_softmax(c, y, margin=0.7, scale=60.1), cosine, [0])
+    (own, other), margin, scale = reference.exact(cosine[0]), mpmath.mpf(0.7), mpmath.mpf(60.1)
+    want = float(mpmath.log1p(mpmath.exp(scale * (other - own + margin))))
+    np.testing.assert_allclose(got, [want], rtol=4 * library.eps)
+
+
 @pytest.mark.parametrize("settings", [{}, {"margin": 0.2, "scale": 10.0}, {"margin": 0.0, "scale": 64.0}])
 @pytest.mark.parametrize("loss", [am_softmax, arcface], ids=lambda loss: loss.__name__)
 def test_cosines_by_the_textbook(loss, settings, library):

@@ -67,6 +67,14 @@ def test_tails_a_clamp_of_1e_8_loses_value_and_gradient_of_a_cumulative_link(lev
         assert got[6] == pytest.approx(1)
 
 
+def test_tails_keep_what_a_score_less_a_threshold_rounds(library):
+    """Beyond the last threshold, or before the first, the loss is exp(-40): rounding the distance is 20 units of it."""
+    scores, steps = np.array([70.1, -70.1]).astype(library.dtype).astype(float), [-30.7, 30.3]
+    got = library.run(lambda s, y: cumulative_link(s, y, steps), scores, [2, 0])
+    want = [exact(s, level, steps) for s, level in zip(scores, (2, 0), strict=True)]
+    np.testing.assert_allclose(got, want, rtol=4 * library.eps)
+
+
 def test_tails_thresholds_that_nearly_meet(library):
     """The difference of two sigmoids has no digits left there."""
     steps = [0.25, 0.25 + 2.0**-20]

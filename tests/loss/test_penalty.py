@@ -86,6 +86,43 @@ def test_rows_that_do_not_count_are_left_out(name, differentiable):
     assert np.isfinite(slopes).all()
 
 
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_hard_bins_are_the_limit_and_empty_ones_add_nothing(norm, differentiable):
+    p = np.exp(ROWS) / np.exp(ROWS).sum(-1, keepdims=True)
+    r, hit = p.max(-1), p.argmax(-1) == TARGET
+    inside = [(r * 15).astype(int) == j for j in range(15)]
+    gaps = [((hit - r)[rows].sum(), rows.sum()) for rows in inside if rows.any()]
+    assert len(gaps) < 15
+    want = sum(abs(gap) for gap, _ in gaps) / 9 if norm == "l1" else np.sqrt(sum(gap**2 / n for gap, n in gaps) / 9)
+
+    def loss(x, y):
+        return soft_ece(x, y, norm=norm, temperature=1e-6)
+
+    np.testing.assert_allclose(differentiable.run(loss, ROWS, TARGET), want, rtol=1e-5)
+    assert np.isfinite(differentiable.gradient(loss, ROWS, TARGET)).all()
+
+
+@pytest.mark.parametrize("name", BATCH)
+def test_gaps_that_cancel_are_no_error_and_have_no_slope(name, differentiable):
+    penalty, settings = BATCH[name]
+    rows, target = np.zeros((2, 2)), np.array([0, 1])
+    assert differentiable.run(lambda x, y: penalty(x, y, **settings), rows, target) == 0
+    assert (differentiable.gradient(lambda x, y: penalty(x, y, **settings), rows, target) == 0).all()
+
+
+def test_the_only_right_row_may_be_left_out_of_weighted_rows(differentiable):
+    """Then nobody shares the gap of the right rows, and 0 / 0 would be nan."""
+    rows, target = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), np.array([1, 0, 0])
+
+    def loss(x, y):
+        return mmce(x, y, weighted=True, valid=np.array([True, True, False]))
+
+    want = expected("mmce, weighted", rows[:2], target[:2])
+    np.testing.assert_allclose(differentiable.run(loss, rows, target), want, rtol=8 * differentiable.eps)
+    slopes = differentiable.gradient(loss, rows, target)
+    assert np.isfinite(slopes).all() and slopes[:2].all() and not slopes[2].any()
+
+
 @pytest.mark.parametrize("name", BATCH)
 def test_nothing_left_is_nan_without_a_gradient(name, differentiable):
     penalty, settings = BATCH[name]

@@ -34,6 +34,7 @@ AVERAGES = np.array(
         [-3e-9, -1e-20],
         [-80.0, -0.25],
         [-0.25, -80.0],
+        [-0.3, -40.1],
         [-1e-3, -1e-3],
     ]
 )
@@ -152,6 +153,20 @@ def test_ipo_is_exact_where_the_gain_meets_the_margin(library):
     row = rounded([-0.7, -5.7 - 100 * library.eps, -0.3, -0.3], library)
     want = float((gain(reference.exact(row)) - 5) ** 2)  # 5 is the float that 1 / (2 * 0.1) is
     got = library.run(lambda x, y: ipo(x, y, library.of(row[2:3]), library.of(row[3:])), row[:1], row[1:2])
+    np.testing.assert_allclose(got, [want], rtol=4 * library.eps)
+
+
+def test_a_reference_point_or_a_margin_rounds_nothing_away(library):
+    """Where an answer is sure, what rounding takes from ``h`` would be 20 units of the loss."""
+    logp, ref, kl = rounded([-0.25, -50.5, 0.3], library)
+    for good in (True, False):
+        got = library.run(
+            lambda x, y, good=good: kto(x, y, np.array([good]), library.of([kl]), beta=1.0), [logp], [ref]
+        )
+        want = float(exact_kto(reference.exact([logp, ref]), 1, good, kl, (1, 1)))
+        np.testing.assert_allclose(got, [want], rtol=4 * library.eps)
+    got = library.run(lambda x, y: simpo(x, y, np.array([1]), np.array([1]), beta=1.0, gamma=100.7), [-1.0], [-151.0])
+    want = float(exact_simpo([mpf(-1), mpf(-151)], (1, 1), 1, 100.7))
     np.testing.assert_allclose(got, [want], rtol=4 * library.eps)
 
 
@@ -340,6 +355,13 @@ def test_rounding_above_0_is_not_refused(library):
     np.testing.assert_array_equal(got, [0])
     got = library.run(lambda x, y: dpo(x, y, y, y), [above], [-1.0])
     np.testing.assert_allclose(got, [float(softplus(mpf(-0.1) * (1 + mpf(above))))], rtol=4 * library.eps)
+
+
+def test_rounding_is_that_of_the_dtype_that_came():
+    above = np.array([0.125])
+    assert np.isfinite(orpo(above.astype(np.float16), np.array([-1.0], np.float16))).all()
+    with pytest.raises(ValueError, match=r"one is 0\.125"):
+        orpo(above.astype(np.float32), np.array([-1.0], np.float32))
 
 
 def test_where_nobody_may_look_a_wrong_pair_is_nan():

@@ -15,10 +15,16 @@ SCORES = np.array([[0.5, -1.0, 2.0, 0.25], [3.0, 3.0, -2.0, 0.0], [-40.0, 0.0, 1
 RELEVANCE = np.array([[1, 0, 2, 0], [0, 1, 1, 3], [2, 1, 0, 0]])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def many_digits():
+    """Differences of scores are exact in the references."""
+    with mpmath.workdps(60):
+        yield
+
+
 def softplus(v):
     """With log1p, for exp(-700) is below the last digit of 1."""
-    with mpmath.workdps(60):
-        return mpmath.log1p(mpmath.exp(v))
+    return mpmath.log1p(mpmath.exp(v))
 
 
 def published_bpr(difference, gamma=1e-10):

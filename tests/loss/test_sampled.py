@@ -32,6 +32,21 @@ def test_logq_is_taken_off(library):
     np.testing.assert_allclose(library.run(loss, POSITIVE, NEGATIVES), want, rtol=4 * library.eps)
 
 
+def test_tails_keep_what_taking_logq_off_rounds(library):
+    """Of a sure row the loss is exp(-41): the rounding of two differences would be 20 units of it."""
+    scores, log_q = (np.array(v).astype(library.dtype) for v in ([40.1, 0.3, -0.2], [-0.7, -1.3, -2.9]))
+    s, q = reference.exact(scores), reference.exact(log_q)
+    want = float(mpmath.log1p(mpmath.fsum(mpmath.exp((s[j] - q[j]) - (s[0] - q[0])) for j in (1, 2))))
+
+    def sampled(s, n):
+        return sampled_softmax(s, n, log_q_positive=library.of(log_q[:1]), log_q_negatives=library.of(log_q[None, 1:]))
+
+    got = library.run(sampled, scores[:1], scores[None, 1:])
+    np.testing.assert_allclose(got, [want], rtol=4 * library.eps)
+    got = library.run(lambda x: in_batch(x, log_q=library.of(log_q)), scores[None])
+    np.testing.assert_allclose(got, [want], rtol=4 * library.eps)
+
+
 def test_without_logq_it_is_cross_entropy(library):
     whole = np.concatenate([POSITIVE[:, None], NEGATIVES], axis=-1)
     got = library.run(sampled_softmax, POSITIVE, NEGATIVES)

@@ -52,6 +52,20 @@ def test_the_remainder_is_exact_in_both_tails(offset, library):
     np.testing.assert_allclose(got, want, rtol=8 * library.eps)
 
 
+@pytest.mark.parametrize("temperature", [0.7, np.array([[0.75], [0.75], [0.75], [0.75]])])
+def test_tails_keep_what_a_temperature_rounds(temperature, library):
+    """What is sure costs exp(-d / T): at a distance of 57, rounding d / T alone would take 30 units of it."""
+    rows = np.array([[40.1, 0.3, -0.2, -7.0], [40.1, 0.3, -0.2, 40.0], [0.3, -0.1, 40.1, 2.0], [-0.1, 0.3, 31.3, 40.1]])
+    rows = rows.astype(library.dtype).astype(float)
+    index, probs = np.array([[0], [0], [1], [1]]), np.array([[1.0], [0.5], [0.0], [0.0]])
+    kept = temperature if isinstance(temperature, float) else library.of(temperature)
+    got = of(library, rows, index, probs, temperature=kept)
+    number = float(np.ravel(temperature)[0])
+    want = [float(exact(*row, "together", number)) for row in zip(rows, index, probs, strict=True)]
+    assert max(want[0], want[2], want[3]) < 1e-20
+    np.testing.assert_allclose(got, want, rtol=5 * library.eps)
+
+
 def test_naming_every_class_is_cross_entropy(library):
     rows, q = ROWS[:, :4], np.array([[0.5, 0.25, 0.125, 0.125]] * 3)
     every = np.array([[2, 0, 1, 3]] * 3)
@@ -129,6 +143,9 @@ def test_a_sum_that_rounding_brings_above_1_leaves_no_remainder(library):
         )
     )
     np.testing.assert_allclose(got, [want], rtol=8 * library.eps)
+    every = np.array([[0.5, 0.5 + 2 * library.eps]])  # with nobody to bear it, even a remainder of -eps would be -inf
+    got = of(library, np.array([[0.0, 0.0]]), np.array([[0, 1]]), every)
+    np.testing.assert_allclose(got, [np.log(2)], rtol=8 * library.eps)
 
 
 @pytest.mark.parametrize(

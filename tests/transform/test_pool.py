@@ -134,6 +134,19 @@ def test_a_model_of_weight_0_is_not_looked_at(how, held, differentiable):
 
 
 @HOWS
+def test_a_model_of_weight_0_is_far_above_the_others_and_not_looked_at(how, differentiable):
+    x = np.array([[[800.0, 0.0]], [[0.0, 0.0]]])
+    np.testing.assert_allclose(differentiable.run(stacked(how, [1, 0]), x), [[0, -800]], rtol=4 * differentiable.eps)
+    assert np.isfinite(differentiable.gradient(stacked(how, [1, 0]), x)).all()
+
+
+@HOWS
+def test_a_nan_beside_a_masked_class_is_nan(how, library):
+    x = np.array([[[np.nan, 0.0, 1.0]], [[0.0, -np.inf, -np.inf]]])
+    assert np.isnan(library.run(stacked(how), x)).all()
+
+
+@HOWS
 def test_an_empty_or_spoilt_row_of_any_model_is_nan_alone(how, differentiable):
     x = models(shape=(2, 4, 3))
     before, slopes = differentiable.run(stacked(how), x), differentiable.gradient(stacked(how), x)

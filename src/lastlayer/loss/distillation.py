@@ -4,7 +4,7 @@ import math
 
 from lastlayer._array import as_array, stop_gradient, take
 from lastlayer._check import one_of, shape
-from lastlayer._row import prepare, total
+from lastlayer._row import prepare, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
 from lastlayer.loss._parts import aligned, counted, excess_of_exp
@@ -65,7 +65,8 @@ def distill(
     student = tempered("distill", x, temperature, math.e, -1, xp)
     master = tempered("distill", y, temperature, math.e, -1, xp)
     heat = temperature if isinstance(temperature, int | float) else per_row("distill", temperature, x, -1, xp)
-    loss = _divergence(kind, student, master, _apart(x, y, master, heat, xp))
+    near = _near(x, y, master, heat, xp)
+    loss = _divergence(kind, student, master, xp.where(near == near, near, _apart(student, master)))
     if rescale:
         loss = loss * (heat * heat if isinstance(heat, int | float) else (heat * heat)[..., 0])
     if target is not None:
@@ -84,12 +85,11 @@ def _divergence(kind, student, master, apart):
     if kind == "reverse":
         return total(_excess(p, q, logp, logq, -apart, xp), xp)
     both = (logp != -xp.inf) & (logq != -xp.inf)
-    one, zero = xp.where(both, logp, xp.zeros_like(p)), xp.zeros_like(p)
-    d = xp.where(both, one - xp.where(both, logq, zero), xp.where(logp == -xp.inf, zero - xp.inf, zero + xp.inf))
-    d = xp.where(both & (apart == apart), apart, d)
+    zero = xp.zeros_like(p)
+    d = xp.where(both, apart, xp.where(logp == -xp.inf, zero - xp.inf, zero + xp.inf))
     m, logm = (p + q) * 0.5, xp.where(logp > logq, logp, logq)  # for where it is -inf alone
-    there = _excess(q, m, logq, logm, _to_middle(d, xp), xp)
-    return 0.5 * total(there + _excess(p, m, logp, logm, _to_middle(-d, xp), xp), xp)
+    there = _excess(q, m, logq, logm, _to_middle(d, xp), xp, 3.0)
+    return 0.5 * total(there + _excess(p, m, logp, logm, _to_middle(-d, xp), xp, 3.0), xp)
 
 
 def _to_middle(d, xp):
@@ -101,7 +101,31 @@ def _to_middle(d, xp):
     return xp.where(above, d, zero) + xp.where(close, middle, xp.log((1 + xp.exp(low)) * 0.5))
 
 
-def _apart(x, y, master, heat, xp):
+def _apart(student, master):
+    """``log p - log q``, with the slopes of the two and a value in which only what all classes share is rounded.
+
+    To the first order what they share does not change a divergence, as p and q both sum to 1.
+    """
+    xp = student.xp
+    logp, logq = -surprise(student), -surprise(master)
+    both = (logp != -xp.inf) & (logq != -xp.inf)
+    d = xp.where(both, logp, xp.zeros_like(logp)) - xp.where(both, logq, xp.zeros_like(logq))
+    (ahead, first), (behind, second) = (_below(row, both) for row in (student, master))
+    shared = xp.log1p(master.rest) - xp.log1p(student.rest)
+    apart, third = subtract(ahead, behind, xp)
+    apart, fourth = subtract(apart, stop_gradient(-shared)[..., None], xp)
+    return d + stop_gradient((apart + (first - second + third + fourth)) - d)
+
+
+def _below(row, some):
+    """What each of some logits lies under the largest, and what rounding took from it; 0 for the others."""
+    xp = row.xp
+    largest = xp.where(row.max == -xp.inf, xp.zeros_like(row.max), row.max)[..., None]
+    difference, error = subtract(xp.where(some, stop_gradient(row.x), largest), largest, xp)
+    return difference, error if row.low is None else error + row.low
+
+
+def _near(x, y, master, heat, xp):
     """``log p - log q`` of rows that are everywhere within 1 of each other, from the difference of their logits.
 
         d = u - log E_q[exp(u)],   u = (x - y) / T
@@ -118,14 +142,18 @@ def _apart(x, y, master, heat, xp):
     return xp.where(near, u - xp.log1p(total(q * xp.expm1(u), xp))[..., None], xp.nan)
 
 
-def _excess(q, p, logq, logp, apart, xp):
-    """``q (exp(d) - 1 - d)`` for ``d = log p - log q``, whose sum is KL(q || p), since p and q both sum to 1."""
+def _excess(q, p, logq, logp, apart, xp, most=20.0):
+    """``q (exp(d) - 1 - d)`` for ``d = log p - log q``, whose sum is KL(q || p), since p and q both sum to 1.
+
+    Up to ``most`` it is computed so, where an error that all d share cancels in the sum; beyond, ``q exp(d)`` is p.
+    """
     zero = xp.zeros_like(logq)
     both = (logq != -xp.inf) & (logp != -xp.inf)
-    d = xp.where(both, xp.where(both, logp, zero) - xp.where(both, logq, zero), zero)
-    d = xp.where(both & (apart == apart), apart, d)
-    far, close = d > 1, xp.abs(d) <= 0.5
-    near = xp.where(close, excess_of_exp(xp.where(close, d, zero), xp), xp.expm1(xp.where(far, zero, d)) - d)
-    term = xp.where(far, p - q - q * d, q * near)  # q exp(d) may overflow where p does not
+    d = xp.where(both, apart, zero)
+    far, close = d > most, xp.abs(d) <= 1
+    half = xp.where(close, d, zero) * 0.5
+    bend = excess_of_exp(half, xp)  # and exp(2h) - 1 - 2h = 2 bend + (h + bend)^2
+    near = xp.where(close, 2 * bend + (half + bend) * (half + bend), xp.expm1(xp.where(far, zero, d)) - d)
+    term = xp.where(far, p - q - q * d, q * near)
     cost = xp.where(both | (logq == -xp.inf), zero, -logp)  # inf where p lacks what q has
     return xp.where(both, term, xp.where(logq == -xp.inf, p, q * cost))

@@ -7,11 +7,12 @@ import decimal
 import math
 
 from lastlayer._array import arange_like, as_array, floating, namespace, readable, stop_gradient, take, two_floats
-from lastlayer._row import split
+from lastlayer._row import split, subtract
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.kernels import dispatched
 from lastlayer.loss._indexed import cost_of, finished, indexed, not_negative, per_class
-from lastlayer.loss._parts import aligned, counted, weighed
+from lastlayer.loss._parts import aligned, counted, excess_of_exp, weighed
+from lastlayer.loss._twofold import exp_of, mass_of, plus, power, share_of, times
 from lastlayer.transform.sigmoid import sigmoid, softplus
 
 
@@ -51,8 +52,9 @@ def focal(
     row = split(x, xp)
     cost = cost_of(row, target)
     others = split(xp.where(arange_like(x, xp) == target[..., None], -xp.inf, row.x), xp)
-    odds = (take(row.x, target, xp) - others.max) - xp.log1p(others.rest_from_max())
-    loss = _modulated(cost, -xp.expm1(-cost), odds, gamma, xp)
+    lead, low = subtract(take(row.x, target, xp), others.max, xp)
+    doubt = share_of(lead, low, mass_of(others), xp)
+    loss = _modulated(cost, doubt, lead - xp.log1p(others.rest_from_max()), gamma, xp)
     return finished(loss if weight is None else weight * loss, row, keep)
 
 
@@ -83,8 +85,7 @@ def binary_focal(
     if alpha is not None and not 0 <= alpha <= 1:
         raise ValueError(f"binary_focal: alpha, the weight of the positive class, is between 0 and 1, not {alpha!r}.")
     x, y, keep, xp = _labelled("binary_focal", logits, target, valid)
-    right = _modulated(softplus(-x), sigmoid(-x), x, gamma, xp)
-    wrong = _modulated(softplus(x), sigmoid(x), -x, gamma, xp)
+    right, wrong = _of_label(x, gamma, xp), _of_label(-x, gamma, xp)
     share, other = (1, 1) if alpha is None else (alpha, 1 - alpha)
     loss = weighed(share * y, right, xp) + weighed(other * (1 - y), wrong, xp)
     return counted(loss, keep, xp)
@@ -121,11 +122,8 @@ def asymmetric(
     if not 0 <= margin < 1:
         raise ValueError(f"asymmetric: margin is a probability, at least 0 and below 1, not {margin!r}.")
     x, y, keep, xp = _labelled("asymmetric", logits, target, valid)
-    right = _modulated(softplus(-x), sigmoid(-x), x, gamma_positive, xp)
-    if margin:
-        wrong = _beyond_margin(x, gamma_negative, margin, xp)
-    else:
-        wrong = _modulated(softplus(x), sigmoid(x), -x, gamma_negative, xp)
+    right = _of_label(x, gamma_positive, xp)
+    wrong = _beyond_margin(x, gamma_negative, margin, xp) if margin else _of_label(-x, gamma_negative, xp)
     loss = weighed(y, right, xp) + weighed(1 - y, wrong, xp)
     return counted(loss, keep, xp)
 
@@ -174,8 +172,14 @@ def _labelled(function, logits, target, valid):
     return x, xp.where(outside, xp.nan, y), keep, xp
 
 
+def _of_label(x, gamma, xp):
+    """What a label costs whose log-odds are ``x``."""
+    one = xp.ones_like(x)
+    return _modulated(softplus(-x), share_of(x, 0 * one, (one, 0 * one), xp), x, gamma, xp)
+
+
 def _modulated(cost, doubt, odds, gamma, xp):
-    """``cost * doubt^gamma``, where ``doubt`` is 1 - p and ``odds`` are the log-odds of p.
+    """``cost * doubt^gamma``, where ``doubt`` is 1 - p as a twofold constant and ``odds`` are the log-odds of p.
 
     The value is a power of the exact ``doubt``: the exponential of its logarithm would lose 40 units at a logarithm of
     -40. The slope is that of ``exp(gamma log(doubt))``, because ``doubt^(gamma - 1)`` overflows where doubt is tiny.
@@ -183,48 +187,54 @@ def _modulated(cost, doubt, odds, gamma, xp):
     known = xp.isfinite(odds)
     logarithm = -softplus(xp.where(known, odds, xp.zeros_like(odds)))
     change = xp.where(known, logarithm - stop_gradient(logarithm), xp.zeros_like(odds))
-    return cost * _power(stop_gradient(doubt), gamma, xp) * xp.exp(gamma * change)
-
-
-def _power(base, gamma, xp):
-    """``base^gamma`` for a base between 0 and 1, by products and roots.
-
-    The power of PyTorch has other bits for other layouts, that of XLA loses 40 units at 1e-20; here the logarithm is
-    multiplied by less than 1/32.
-    """
-    whole, part = int(gamma), gamma - int(gamma)
-    power, square, root = xp.ones_like(base), base, base
-    while whole:
-        power = power * square if whole % 2 else power
-        square, whole = square * square, whole // 2
-    for _ in range(5):
-        root, part = xp.sqrt(root), 2 * part
-        power, part = (power * root, part - 1) if part >= 1 else (power, part)
-    return power * xp.exp(part / 32 * xp.log(base)) if part else power
+    return cost * power(doubt, gamma, xp) * xp.exp(gamma * change)
 
 
 def _beyond_margin(x, gamma, margin, xp):
     """``p_m^gamma (-log(1 - p_m))`` with ``p_m = max(sigmoid(x) - margin, 0)`` for a margin above 0.
 
-    ``1 - exp(-beyond)`` is written twice: far out the slope of expm1, ``1 + expm1``, rounds to nothing. The low part of
-    the edge joins after it, because XLA would add up the two parts of a constant.
+    The values are twofold constants; the slopes are those of the sigmoid, of which a margin takes nothing.
     """
-    edge, low = _edge(margin, x)
-    beyond = x - edge
-    within = beyond <= low
-    one = xp.ones_like(x)
-    z, beyond = xp.where(within, one * edge + 1, x), xp.where(within, one, beyond)
-    near = beyond < 0.5
-    rise = xp.where(near, -xp.expm1(-xp.where(near, beyond, one)), 1 - xp.exp(-beyond))
-    excess = (rise - low * (1 - rise)) * sigmoid(z) * (1 - margin)
-    small = excess < 0.25
-    log_rest = xp.where(small, xp.log1p(-xp.where(small, excess, one * 0.25)), xp.log(sigmoid(-z) + margin))
-    loss = -_power(excess, gamma, xp) * log_rest
+    edge, (beyond, _) = _past(x, margin, xp)
+    within = beyond <= 0
+    z = xp.where(within, xp.full_like(x, edge + 1), x)
+    excess, left = _excess(z, margin, xp)
+    p = sigmoid(z)
+    change = p - stop_gradient(p)
+    y = excess[0] + change
+    small = excess[0] < 0.25
+    near = xp.where(small, y, xp.zeros_like(y))
+    log_near = xp.log1p(-near) - excess[1] / (1 - near)
+    log_left = xp.where(small, log_near, xp.log(left[0] - change) + left[1] / left[0])
+    loss = -power((y, excess[1]), gamma, xp) * log_left
     return xp.where(within, xp.zeros_like(loss), loss)
 
 
-def _edge(margin, x):
-    """``logit(margin)`` as the sum of two numbers, the first one of the dtype of ``x``."""
+def _past(x, margin, xp):
+    """``logit(margin)``, and what lies between it and ``x`` as a twofold constant."""
     with decimal.localcontext(prec=50):
         p = decimal.Decimal(margin)
-        return two_floats(p.ln() - (1 - p).ln(), x)
+        edge, low = two_floats(p.ln() - (1 - p).ln(), x)
+    difference, error = subtract(stop_gradient(x), xp.full_like(x, edge), xp)
+    difference, error = subtract(difference, low - error, xp)
+    return edge, (difference, error)
+
+
+def _excess(z, margin, xp):
+    """``p - margin`` and ``1 - (p - margin)`` of a logit beyond the margin, as twofold constants.
+
+    The first is ``(1 - margin) p (1 - exp(logit(margin) - z))``, in which nothing cancels.
+    """
+    one = xp.ones_like(z)
+    _, (beyond, low) = _past(z, margin, xp)
+    near = beyond < 0.5
+    d = xp.where(near, -beyond, 0 * one)
+    far = exp_of(xp.where(near, -one, -beyond), -low, xp)
+    high, error = subtract(-d, excess_of_exp(d, xp), xp)
+    rise = plus((-far[0], -far[1]), (one, 0 * one), xp)
+    rise = xp.where(near, high, rise[0]), xp.where(near, error + low * (1 - high), rise[1])
+    with decimal.localcontext(prec=50):
+        rest = two_floats(1 - decimal.Decimal(margin), z)
+    p, q = (share_of(lead, 0 * one, (one, 0 * one), xp) for lead in (-z, z))
+    excess = times(times(rise, p, xp), (one * rest[0], rest[1]), xp)
+    return excess, plus(q, [one * part for part in two_floats(decimal.Decimal(margin), z)], xp)

@@ -151,7 +151,7 @@ def orpo(
     n, m = 0.0 - xp.expm1(a), 0.0 - xp.expm1(b)  # 1 - p of each; the ratio of the odds is exp(gap) n / m
     less = xp.log1p(xp.exp(below) * (1 + error) * xp.where(further, one, n) * _inverse(xp.where(further, one, m), xp))
     n, m = xp.where(further, n, one), xp.where(further, m, one)
-    more = above + _log_ratio(n, m, xp) + xp.log1p(xp.exp(-above) * (1 - error) * m * _inverse(n, xp))
+    more = above + _log_ratio(n, m, xp) + xp.log1p(xp.exp(-above) * m * _inverse(n, xp))
     ratio = xp.where(further, more, less)
     return counted(beta * ratio - a, keep, xp)
 

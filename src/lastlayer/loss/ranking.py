@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lastlayer._array import arange_like, as_array, floating, namespace, readable, stop_gradient
+from lastlayer._array import arange_like, as_array, floating, namespace, readable, stop_gradient, two_arrays
 from lastlayer._check import one_of, shape
 from lastlayer._row import limit, prepare, subtract, total
 from lastlayer._typing import Array, Bool, Float, Int
@@ -178,13 +178,13 @@ def lambda_rank(
         raise ValueError(f"lambda_rank: k is a number of places, 1 at least, not {k!r}.")
     k = x.shape[-1] if k is None else k
     gains = gains_of(gain, relevance)
-    places = arange_like(x, xp) + 1
-    discounts = xp.where(places <= k, math.log(2) / xp.log1p(xp.astype(places, x.dtype)), xp.zeros_like(x))
+    places = np.arange(1, x.shape[-1] + 1)
+    discounts, _ = two_arrays(np.where(places <= k, 1 / np.log1p(places), 0.0), x)  # their unit falls out of the share
     ideal = total(discounts * -xp.sort(-gains, axis=-1), xp)
     order = xp.argsort(-stop_gradient(xp.where(inside, x, -xp.inf)), axis=-1, stable=True)
-    ranks = xp.astype(xp.argsort(order, axis=-1, stable=True) + 1, x.dtype)
+    ranks = xp.argsort(order, axis=-1, stable=True)
     cost, _ = _pair_costs(x, relevance, inside, xp)
-    change = abs(gains[..., :, None] - gains[..., None, :]) * _discounts_apart(ranks, k, xp)
+    change = abs(gains[..., :, None] - gains[..., None, :]) * _discounts_apart(ranks, discounts, xp)
     none = ideal == 0
     loss = _flat_total(weighed(change, cost, xp), xp) / xp.where(none, xp.ones_like(ideal), ideal)
     return finished(loss, none, x, inside, empty, keep, xp)
@@ -303,16 +303,19 @@ def _hinges(better, worse, margin, xp):
     return hinge, ~(hinge <= 0)
 
 
-def _discounts_apart(ranks, k, xp):
-    """``|1 / log2(1 + a) - 1 / log2(1 + b)|`` of each two ranks; beyond the first k places there is no discount.
+def _discounts_apart(ranks, discounts, xp):
+    """How far the discounts of each two ranks (from 0) are apart; beyond the first k places they are 0.
 
-    As ``log((1 + b) / (1 + a))`` over both logarithms, for neighbours far down would cancel to nothing.
+    As ``d_a d_b log((2 + b) / (2 + a))``, for neighbours far down would cancel to nothing.
     """
-    a, b = xp.broadcast_arrays(ranks[..., :, None], ranks[..., None, :])
-    a, b = xp.where(a < b, a, b), xp.where(a < b, b, a)
-    both = xp.log1p((b - a) / (1 + a)) / xp.log1p(b)
-    apart = math.log(2) / xp.log1p(a) * xp.where(b <= k, both, xp.ones_like(both))
-    return xp.where(a <= k, apart, xp.zeros_like(apart))
+    each = xp.reshape(xp.take(discounts, xp.reshape(ranks, (-1,)), axis=0), ranks.shape)
+    place = xp.astype(ranks + 2, each.dtype)
+    before = ranks[..., :, None] < ranks[..., None, :]
+    (a, b), (near, far) = (
+        [xp.where(before, first, second), xp.where(before, second, first)]
+        for first, second in (xp.broadcast_arrays(v[..., :, None], v[..., None, :]) for v in (place, each))
+    )
+    return xp.where(far == 0, near, near * far * xp.log1p((b - a) / a))
 
 
 def _harmonic(n, xp):

@@ -10,7 +10,7 @@ import math
 from fractions import Fraction
 
 from lastlayer._array import arange_like, iterate, restore, stop_gradient, take, two_floats
-from lastlayer._row import limit, multiply, prepare, subtract, total
+from lastlayer._row import exact_total, limit, multiply, prepare, subtract, total
 from lastlayer._typing import Array, Float
 from lastlayer.kernels import dispatched
 from lastlayer.transform.softmax import softmax
@@ -107,7 +107,7 @@ def _mild(below, low, alpha, xp):
 
     def correct(correction, step):
         p, rounded, weight = _raised(v, lost - correction * a, power, xp)
-        mass, error = _exact_total(p, rounded, xp)
+        mass, error = exact_total(p, rounded, xp)
         over = ((mass - 1) + error)[..., None]
         moving = (over > enough - 1) | (step < 2)
         return xp.where(moving, correction + over / total(weight, xp)[..., None], correction), moving
@@ -244,13 +244,3 @@ def _with_slopes(p, x, fixed, alpha, xp):
         return p + v
     bend = v * v / xp.where(p < float(xp.finfo(p.dtype).smallest_normal), xp.ones_like(p), p)
     return p + v + (1 - alpha / 2) * (bend - share * total(bend, xp)[..., None])
-
-
-def _exact_total(x, error, xp):
-    """The sum of ``x + error`` by class as two numbers: folded in halves, with what each addition rounds away."""
-    while x.shape[-1] > 1:
-        half = x.shape[-1] // 2
-        folded, lost = subtract(x[..., :half], -x[..., half : 2 * half], xp)
-        lost = lost + (error[..., :half] + error[..., half : 2 * half])
-        x, error = (xp.concat([part, y[..., 2 * half :]], axis=-1) for part, y in ((folded, x), (lost, error)))
-    return x[..., 0], error[..., 0]
