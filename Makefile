@@ -39,7 +39,11 @@ docs: .venv/test  ## writes the generated pages: cli.md, laws.md, losses.md with
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/gallery.py
 
-bench: .venv/test  ## figures beside their peers, in the same run; results in bench/results
+.venv/bench: .venv/test
+	$(PIP) -e '.[bench]'
+	touch $@
+
+bench: .venv/bench  ## figures beside their peers, in the same run; results in bench/results
 	for script in bench/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:

@@ -13,7 +13,7 @@ from lastlayer import Outputs
 from lastlayer._check import DataError
 from lastlayer.calibrate import Temperature, fit, from_json
 from lastlayer.calibrate.rows import Rows
-from lastlayer.calibrate.temperature import Gaps, Likelihood, minimise
+from lastlayer.calibrate.temperature import Gaps, Likelihood, Wide, minimise, taken_apart
 
 
 def likelihood_of(outputs, beta):
@@ -59,10 +59,34 @@ def test_state_is_loss_and_two_derivatives(dtype, beta):
     assert state.rows == 40 and state.weight == pytest.approx(w.sum())
 
 
-def test_state_keeps_the_tail_of_confident_rows():
-    z, y = np.array([[60.0, 0.0, -5.0], [0.0, 55.0, 3.0]] * 5), np.array([0, 1] * 5)
-    state = likelihood_of(Outputs(z, "logits", target=y), 1.0)
-    loss, slope, curvature = exact(z, onehot(y, 3), np.ones(10), 1.0)
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_classes_go_by_the_kernel_and_give_the_same(dtype, soft):
+    rng = np.random.default_rng(5)
+    z = (6 * rng.normal(size=(30, 40))).astype(dtype)
+    z[:8, 2:20] = -np.inf
+    z[8] = 1.5
+    z[9, 3] = 2000.0  # what is 708 below is 0
+    y, q = rng.integers(20, 40, 30), rng.dirichlet(np.ones(40), 30)
+    q[:8, 2:20] = 0.0
+    q /= q.sum(1, keepdims=True)
+    w = rng.uniform(0.1, 3.0, 30)
+    rows = Rows.of(Outputs(z, "logits", target=q if soft else y, weight=w))
+    for beta in (0.01, 1.0, 3.0):
+        state = Likelihood.of(taken_apart(rows), beta)
+        assert isinstance(taken_apart(rows), Wide)
+        loss, slope, curvature = exact(z, rows.target if soft else onehot(y, 40), w, beta)
+        assert state.loss == pytest.approx(loss, rel=1e-12)
+        assert state.gradient == pytest.approx(slope, rel=1e-11)
+        assert state.curvature == pytest.approx(curvature, rel=1e-11)
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_state_keeps_the_tail_of_confident_rows(classes):
+    z, y = np.full((10, classes), -5.0), np.array([0, 1] * 5)
+    z[:, :3] = [[60.0, 0.0, -5.0], [0.0, 55.0, 3.0]] * 5
+    state = Likelihood.of(taken_apart(Rows.of(Outputs(z, "logits", target=y))), 1.0)
+    loss, slope, curvature = exact(z, onehot(y, classes), np.ones(10), 1.0)
     assert 0 < loss < 1e-20
     assert state.loss == pytest.approx(loss, rel=1e-12)
     assert state.gradient == pytest.approx(slope, rel=1e-12)

@@ -41,6 +41,10 @@ def test_every_file_is_there_and_the_page_is_named_last(done, tmp_path):
     )
 
 
+def without_times(text):
+    return re.sub(r"\d+\.\d\ds\b", "", text)
+
+
 def test_the_commands_it_shows_can_be_typed(done, run, tmp_path, monkeypatch):
     shown = typed(done.stdout)
     assert [words[:2] for words in shown[1:]] == [["lastlayer", c] for c in ("check", "fit", "check", "decide")]
@@ -49,8 +53,8 @@ def test_the_commands_it_shows_can_be_typed(done, run, tmp_path, monkeypatch):
     for name in ("calibrator.json", "decisions.csv"):
         (tmp_path / "demo" / name).unlink()
     printed = "".join(run(*words[1:]).stdout for words in shown[1:])
-    for line in filter(None, printed.splitlines()):
-        assert line in done.stdout
+    for line in filter(None, without_times(printed).splitlines()):
+        assert line in without_times(done.stdout)
     names = {}
     for line in re.findall(r"^>>> (.*)$", done.stdout, re.MULTILINE):
         exec(line, names)
@@ -93,7 +97,7 @@ def test_json(run, tmp_path, monkeypatch):
     found = json.loads(result.stdout)
     assert result.stderr == "" and found["schema_version"] == 1 and found["rows"] == {"valid": 800, "test": 797}
     assert found["findings"]["findings"][0]["code"] == "L501"
-    assert found["calibrator"]["calibrator"]["method"] == "temperature"
+    assert found["calibrator"]["calibrator"]["method"] == "matrix"
     assert found["test"]["before"]["metrics"]["nll"]["value"] > found["test"]["metrics"]["nll"]["value"]
     assert found["decisions"]["summary"]["rows"] == 797
     assert {path.name for path in (tmp_path / "demo").iterdir()} == FILES

@@ -228,6 +228,15 @@ def test_decide_with_a_guarantee(run, folder, goal, at_least, error):
     assert f"{words} (95% confidence)" in run("decide", *arguments).stdout
 
 
+@pytest.mark.parametrize("goal", ["risk", "coverage"])
+def test_decide_keeps_the_promise_in_each_class(run, folder, goal):
+    arguments = ("decide", "test.npz", f"--{goal}", "0.25", "--by", "class", "--held-out", "held.npz")
+    result = run(*arguments, "-o", "out.csv")
+    assert "0.25" in result.stdout and "in each class (95% confidence)" in result.stdout
+    record = json.loads(run(*arguments, "--json").stdout)["policy"]
+    assert record["policy"] == "thresholds" and record["parameters"]["names"] == ["cat", "dog", "owl", "pig"]
+
+
 def test_decide_reads_held_out_rows_from_another_split(run, folder):
     test, held = load("test.npz"), load("held.npz")
     np.savez(

@@ -136,11 +136,14 @@ class Calibrator:
         return self.map(logits)
 
     def __str__(self):
-        """For a line of text: ``temperature 3.25``, ``identity``."""
-        parameters = [f"{name} {_short(getattr(self, name))}" for name in parameter_names(type(self))]
-        if len(parameters) == 1 and parameters[0].startswith(f"{self.method} "):
-            return parameters[0]
-        return f"{self.method}: {', '.join(parameters)}" if parameters else self.method
+        """For a line of text: ``temperature 3.25``, ``identity``, ``matrix: strength 1, 110 numbers``."""
+        values = {name: getattr(self, name) for name in parameter_names(type(self))}
+        told = [f"{name} {_short(value)}" for name, value in values.items() if not isinstance(value, np.ndarray)]
+        numbers = sum(value.size for value in values.values() if isinstance(value, np.ndarray))
+        told += [f"{numbers:,} numbers"] if numbers else []
+        if len(told) == 1 and told[0].startswith(f"{self.method} "):
+            return told[0]
+        return f"{self.method}: {', '.join(told)}" if told else self.method
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -211,9 +214,7 @@ def array(name, values, shape) -> np.ndarray:
 
 
 def _short(value):
-    """A parameter for a line of text: few numbers as they are, many by how many they are."""
-    if isinstance(value, np.ndarray):
-        return f"{value.shape[0]} x {value.shape[1]}" if value.ndim == 2 else f"of {value.size} numbers"
+    """A parameter for a line of text."""
     if isinstance(value, dict):
         return f"of {len(value)} calibrators"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

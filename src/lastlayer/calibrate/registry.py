@@ -8,10 +8,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lastlayer._check import DataError, one_of
+from lastlayer.calibrate.beta import Beta
 from lastlayer.calibrate.calibrator import SCHEMA_VERSION, Calibrator, Certificate, FittedOn, Trial, parameter_names
+from lastlayer.calibrate.ensemble_temperature import EnsembleTemperature
+from lastlayer.calibrate.histogram import Histogram
 from lastlayer.calibrate.identity import Identity
+from lastlayer.calibrate.isotonic import Isotonic
+from lastlayer.calibrate.matrix import Dirichlet, MatrixScaling, Odir
+from lastlayer.calibrate.one_versus_rest import OneVersusRest
 from lastlayer.calibrate.parts import ByGroup, ByLabel
+from lastlayer.calibrate.platt import Platt
+from lastlayer.calibrate.scaling_binning import ScalingBinning
+from lastlayer.calibrate.spline import Spline
 from lastlayer.calibrate.temperature import Temperature
+from lastlayer.calibrate.top_label_isotonic import TopLabelIsotonic
+from lastlayer.calibrate.vector import StructuredVectorScaling, TemperatureBias, VectorScaling
+from lastlayer.calibrate.venn_abers import VennAbers
 
 LARGEST_FILE = 2**26
 
@@ -36,6 +48,23 @@ METHODS: dict[str, Method] = {
     for row in (
         Method(Identity, tasks=("multiclass", "binary", "multilabel")),
         Method(Temperature, tasks=("multiclass", "binary", "multilabel")),
+        Method(Platt, tasks=("binary", "multilabel"), margins=True),
+        Method(Beta, tasks=("multiclass", "binary", "multilabel"), per_class=True, auto=2),
+        Method(TemperatureBias, tasks=("multiclass",), per_class=True),
+        Method(EnsembleTemperature, tasks=("multiclass", "binary", "multilabel")),
+        Method(StructuredVectorScaling, tasks=("multiclass",), per_class=True),
+        Method(VectorScaling, tasks=("multiclass",), per_class=True),
+        Method(MatrixScaling, tasks=("multiclass",), per_class=True, auto=100),
+        # They take ten times as long as `matrix` and did no better: for comparison with the paper.
+        Method(Odir, tasks=("multiclass",), per_class=True, auto=0),
+        Method(Dirichlet, tasks=("multiclass",), per_class=True, auto=0),
+        Method(Spline, tasks=("multiclass", "binary", "multilabel"), margins=True, per_class=True, auto=2),
+        # Steps make ties, which no ranking survives: they are for those who ask for them.
+        Method(Isotonic, tasks=("multiclass", "binary", "multilabel"), margins=True, per_class=True, auto=0),
+        Method(VennAbers, tasks=("multiclass", "binary"), margins=True, per_class=True, auto=0),
+        Method(TopLabelIsotonic, tasks=("multiclass",), auto=0),
+        Method(ScalingBinning, tasks=("multiclass", "binary", "multilabel"), margins=True, per_class=True, auto=0),
+        Method(Histogram, tasks=("multiclass", "binary", "multilabel"), margins=True, per_class=True, auto=0),
     )
 }
 
@@ -43,7 +72,7 @@ METHODS: dict[str, Method] = {
 # What a file may hold: the methods, and what is made of several of them.
 RECORDS: dict[str, type[Calibrator]] = {
     **{name: row.calibrator for name, row in METHODS.items()},
-    **{made.method: made for made in (ByGroup, ByLabel)},
+    **{made.method: made for made in (ByGroup, ByLabel, OneVersusRest)},
 }
 
 

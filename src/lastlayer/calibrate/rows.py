@@ -62,8 +62,9 @@ class Rows:
             nan[block], infinite[block], reachable[block] = found
         kept = weighing & ~nan & ~infinite & reachable
         impossible = ~(nan | infinite | reachable)
-        named = tuple(np.flatnonzero(weighing & ~kept)[:FIRST].tolist())
-        left_out = LeftOut(*(int((bad & weighing).sum()) for bad in (nan, infinite, impossible)), named)
+        counts = [int((bad & weighing).sum()) for bad in (nan, infinite, impossible)]
+        first_left_out = tuple(np.flatnonzero(weighing & ~kept)[:FIRST].tolist())
+        left_out = LeftOut(counts[0], counts[1], counts[2], first_left_out)
         _refuse_nothing_left(int(kept.sum()), left_out, first.source)
         weight = np.ones(len(table)) if weight is None else weight
         if target.dtype.kind == "f" and first.task == "multiclass":

@@ -7,6 +7,7 @@ import click
 
 from lastlayer.calibrate import METHODS
 from lastlayer.calibrate import fit as fit_calibrator
+from lastlayer.calibrate.selection import AS_GOOD, NO_BETTER, WORSE
 from lastlayer.cli._common import (
     command,
     data_options,
@@ -36,9 +37,10 @@ lastlayer fit valid.npz --by site -o c.json
 @click.option(
     "--method",
     type=click.Choice(["auto", *METHODS]),
+    metavar="METHOD",
     default="auto",
     show_default=True,
-    help="Which one; auto tries them all.",
+    help=f"Auto tries several; or one of {', '.join(METHODS)}.",
 )
 @click.option("--by", metavar="GROUP", help="A calibrator for each group of group_GROUP; label: for each label.")
 @click.option(
@@ -72,7 +74,7 @@ def fit(files, output, method, by, seed, how, force, as_json, quiet):
 def _show(calibrator, output):
     if calibrator.selection:
         click.echo("cross-validated on the same rows:")
-        tried = table("method", ">nll", ">above the best (95 % interval)", ">seconds", "")
+        tried = table("method", ">nll", ">above", ">95 % interval", ">time", "")
         for t in calibrator.selection:
             tried.add_row(t.method, *_cells(t), _VERDICTS.get(t.verdict, t.verdict))
         show(tried)
@@ -99,15 +101,16 @@ def _show(calibrator, output):
         click.echo(f"saved {output}")
 
 
-_VERDICTS = {"significantly worse": "worse", "as good as the best": "as good"}
+_VERDICTS = {WORSE: "worse", AS_GOOD: "as good", NO_BETTER: "no gain"}
 
 
 def _cells(trial):
     if trial.verdict.startswith("not tried"):
-        return "", "", ""
+        return "", "", "", ""
+    if not trial.difference:
+        return f"{trial.nll:.6f}", "0", "", f"{trial.seconds:.2f}s"
     low, high = (trial.difference + sign * Z95 * trial.difference_error for sign in (-1, 1))
-    above = f"{trial.difference:.6f} ({low:.4f} to {high:.4f})" if trial.difference else "0"
-    return f"{trial.nll:.6f}", above, f"{trial.seconds:.2f}"
+    return f"{trial.nll:.6f}", f"{trial.difference:.6f}", f"{low:.4f} to {high:.4f}", f"{trial.seconds:.2f}s"
 
 
 def _numbered(done):

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lastlayer._check import DataError
+
 
 class Bounds(NamedTuple):
     """Two one-sided bounds; each holds with the confidence asked for (both at once: with twice the room for error)."""
@@ -37,3 +39,20 @@ def fraction(function, parameter, value):
     if not 0 < value < 1:
         percent = f" Write {value / 100:g} for {value:g} %." if 1 < value < 100 else ""
         raise ValueError(f"{function}: {parameter} lies between 0 and 1, both excluded; this is {value!r}.{percent}")
+
+
+def counted(outputs):
+    """The rows that count. A bound over rows that weigh differently would need another law than the binomial."""
+    if outputs.weight is None:
+        return outputs
+    kept = outputs.rows(outputs.weight > 0)
+    uneven = np.flatnonzero((outputs.weight > 0) & (outputs.weight != kept.weight[0]))
+    if len(uneven):
+        raise DataError(
+            "held-out rows weigh differently; a bound on counted rows needs equal weights (0 leaves a row out).",
+            file=outputs.source,
+            field="weight",
+            rows=uneven,
+            fix="draw held-out rows as they will come, and leave the weight out.",
+        )
+    return kept

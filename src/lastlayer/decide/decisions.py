@@ -16,6 +16,7 @@ from lastlayer.outputs import Outputs
 from lastlayer.transform import sigmoid
 
 COLUMNS = ("id", "action", "class", "log_odds", "prob", "expected_cost")
+SET = "set"  # one more column, where the policy makes sets
 _BLOCK = 20_000  # rows held as Python objects at a time
 _JSON_WORDS = {"inf": "Infinity", "-inf": "-Infinity"}
 
@@ -48,7 +49,8 @@ class Decisions:
     """One decision per row: the class, how sure it is, and whether to accept it or have it reviewed.
 
     ``index`` -1 means that the row speaks for no class (nan, or every class masked): it is never accepted, and its
-    ``log_odds`` are nan. ``expected_cost`` is None where the policy knows no costs.
+    ``log_odds`` are nan. ``expected_cost`` is None where the policy knows no costs, ``members`` (rows, classes) where
+    it makes no sets.
     """
 
     ids: np.ndarray
@@ -60,9 +62,10 @@ class Decisions:
     policy: Any
     target: np.ndarray | None
     weight: np.ndarray | None
+    members: np.ndarray | None = None
 
     @classmethod
-    def of(cls, outputs: Outputs, policy, accept, choice, expected_cost=None) -> "Decisions":
+    def of(cls, outputs: Outputs, policy, accept, choice, expected_cost=None, members=None) -> "Decisions":
         """The decisions of ``policy`` for the rows of ``outputs``; ids default to row numbers."""
         return cls(
             ids=np.arange(len(outputs)) if outputs.ids is None else _plain(outputs.ids),
@@ -74,6 +77,7 @@ class Decisions:
             policy=policy,
             target=outputs.true_target,
             weight=outputs.weight,
+            members=members,
         )
 
     def __len__(self):
@@ -90,6 +94,16 @@ class Decisions:
     def names(self) -> np.ndarray:
         """The class of each row; None where there is none."""
         return np.array([*self.classes, None], dtype=object)[self.index]
+
+    @property
+    def sets(self) -> np.ndarray | None:
+        """The names of the classes in the set of each row, as lists; None where the policy makes no sets."""
+        if self.members is None:
+            return None
+        lists: list[list[str]] = [[] for _ in range(len(self))]
+        for row, k in zip(*(index.tolist() for index in np.nonzero(self.members)), strict=True):
+            lists[row].append(self.classes[k])
+        return np.fromiter(lists, dtype=object, count=len(lists))
 
     @property
     def prob(self) -> np.ndarray:
@@ -146,8 +160,8 @@ class Decisions:
     def write(self, path, *, force=False):
         """Write the decisions file, whole or not at all: ``.csv``, ``.jsonl`` or ``.parquet`` by its suffix.
 
-        Columns ``id, action, class, log_odds, prob, expected_cost``, as in `dump`. A file that is there already is
-        refused unless ``force``.
+        Columns ``id, action, class, log_odds, prob, expected_cost``, and ``set`` where the policy makes sets, as in
+        `dump`. A file that is there already is refused unless ``force``.
         """
         from lastlayer.io.atomic import atomic_writer
 
@@ -160,7 +174,8 @@ class Decisions:
         """The same into an open binary file; ``form`` is ``"csv"``, ``"jsonl"`` or ``"parquet"``.
 
         What is not known (the class of an undecided row, the cost under a policy without costs) is an empty cell in CSV
-        and null elsewhere. Infinite log-odds are ``inf`` in CSV and the string ``"Infinity"`` in JSON.
+        and null elsewhere. Infinite log-odds are ``inf`` in CSV and the string ``"Infinity"`` in JSON. A set is a list
+        of class names, in CSV as JSON text: ``["cat", "dog"]``.
 
         >>> from lastlayer.decide import Cost
         >>> file = io.BytesIO()
@@ -174,7 +189,9 @@ class Decisions:
 
     def _columns(self):
         cost = np.full(len(self), np.nan) if self.expected_cost is None else self.expected_cost
-        return dict(zip(COLUMNS, (self.ids, self.action, self.names, self.log_odds, self.prob, cost), strict=True))
+        columns = dict(zip(COLUMNS, (self.ids, self.action, self.names, self.log_odds, self.prob, cost), strict=True))
+        sets = self.sets
+        return columns if sets is None else columns | {SET: sets}
 
     def _rows(self) -> Iterator[tuple]:
         """Rows as Python values, None for what is not known."""
@@ -182,6 +199,9 @@ class Decisions:
         for start in range(0, len(self), _BLOCK):
             block = slice(start, start + _BLOCK)
             yield from zip(*(_known(column[block]) for column in columns), strict=True)
+
+    def _header(self) -> tuple[str, ...]:
+        return COLUMNS if self.members is None else (*COLUMNS, SET)
 
 
 def _known(column):
@@ -214,16 +234,21 @@ def _check_form(function, form):
 def _write_csv(decisions, file):
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    table.writerows(decisions._rows())
+    table.writerow(decisions._header())
+    table.writerows(map(_cells, decisions._rows()))
     text.flush()
     text.detach()  # the file stays open; whoever opened it closes it
+
+
+def _cells(row):
+    """A row for CSV: a set as JSON text, since names may hold whatever would part them."""
+    return (*row[:-1], json.dumps(row[-1], ensure_ascii=False)) if isinstance(row[-1], list) else row
 
 
 def _write_jsonl(decisions, file):
     for row in decisions._rows():
         values = (_JSON_WORDS.get(str(v), v) if isinstance(v, float) else v for v in row)
-        line = json.dumps(dict(zip(COLUMNS, values, strict=True)), ensure_ascii=False)
+        line = json.dumps(dict(zip(decisions._header(), values, strict=True)), ensure_ascii=False)
         file.write(line.encode() + b"\n")
 
 
@@ -232,6 +257,8 @@ def _write_parquet(decisions, file):
     parquet = require("pyarrow.parquet", "tables", "writing parquet")
     arrays = {name: arrow.array(column, from_pandas=True) for name, column in decisions._columns().items()}
     arrays["class"] = arrays["class"].cast(arrow.string())  # of all None it would be a column of type null
+    if SET in arrays:
+        arrays[SET] = arrays[SET].cast(arrow.list_(arrow.string()))
     parquet.write_table(arrow.table(arrays), file)
 
 

@@ -43,36 +43,56 @@ class Policy:
 
     def to_json(self) -> str:
         """``{"schema_version": 1, "policy": NAME, "parameters": {...}}``, read back by `from_json` without loss."""
+        return json.dumps({"schema_version": SCHEMA_VERSION} | self.record(), allow_nan=False, ensure_ascii=False)
+
+    def record(self) -> dict[str, Any]:
+        """``{"policy": NAME, "parameters": {...}}`` of what JSON can hold; a policy in a policy is a record too."""
         parameters = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # pyright: ignore
-        record = {"schema_version": SCHEMA_VERSION, "policy": self.name, "parameters": parameters}
-        return json.dumps(record, allow_nan=False, ensure_ascii=False)
+        return {"policy": self.name, "parameters": parameters}
+
+    @staticmethod
+    def from_record(record) -> "Policy":
+        """The policy of a `record`; ValueError where it is none."""
+        if not isinstance(record, dict) or not {"policy", "parameters"} <= record.keys():
+            raise ValueError(f"a policy is recorded as policy and parameters, not {record!r}.")
+        name, parameters = record["policy"], record["parameters"]
+        if not isinstance(name, str) or name not in Policy._named:
+            raise ValueError(f"policy {name!r} is not one of {', '.join(Policy._named)}.")
+        try:
+            return Policy._named[name](**{key: _number(value) for key, value in parameters.items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the parameters of a {name} policy: {error}.") from None
 
     @staticmethod
     def from_json(text: str, file=None) -> "Policy":
         """The policy that `to_json` wrote down; ``file`` is named in a complaint."""
         try:
             record = json.loads(text)
-            version, name, parameters = record["schema_version"], record["policy"], record["parameters"]
+            version = record["schema_version"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _unreadable(f"not a policy ({type(error).__name__}: {error}).", file) from None
         if version != SCHEMA_VERSION:
             raise _unreadable(f"schema_version {version!r}; this library reads {SCHEMA_VERSION}.", file)
-        if not isinstance(name, str) or name not in Policy._named:
-            raise _unreadable(f"policy {name!r} is not one of {', '.join(Policy._named)}.", file)
         try:
-            return Policy._named[name](**{key: _number(value) for key, value in parameters.items()})
-        except (ValueError, TypeError, AttributeError) as error:
-            raise _unreadable(f"not the parameters of a {name} policy: {error}.", file) from None
+            return Policy.from_record(record)
+        except ValueError as error:
+            raise _unreadable(str(error), file) from None
 
 
 def _plain(value):
     value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, Policy):
+        return value.record()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, float) and math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return value
 
 
 def _number(value):
+    if isinstance(value, list):
+        return [_number(item) for item in value]
     return _WORDS.get(value, value) if isinstance(value, str) else value
 
 

@@ -40,6 +40,34 @@ TABLE = (
         classes=(1, float("inf")),
         run="lastlayer.kernels.cpu.row_statistics:run",
     ),
+    Kernel(
+        "top_label_bins",
+        dtypes=("float32", "float64"),
+        device="cpu",
+        classes=(1, float("inf")),
+        run="lastlayer.kernels.cpu.top_label_bins:run",
+    ),
+    Kernel(
+        "mixed_in",
+        dtypes=("float32", "float64"),
+        device="cpu",
+        classes=(32, float("inf")),  # below, NumPy is as fast, and a first `check` compiles one kernel less
+        run="lastlayer.kernels.cpu.mixed_in:run",
+    ),
+    Kernel(
+        "gap_sums",
+        dtypes=("float32", "float64"),
+        device="cpu",
+        classes=(1, float("inf")),
+        run="lastlayer.kernels.cpu.gap_sums:run",
+    ),
+    Kernel(
+        "diagonal_sums",
+        dtypes=("float32", "float64"),
+        device="cpu",
+        classes=(1, float("inf")),
+        run="lastlayer.kernels.cpu.diagonal_sums:run",
+    ),
 )
 
 _ROWS = {name: [row for row in TABLE if row.function == name] for name in {row.function for row in TABLE}}

@@ -6,7 +6,7 @@ same lines serve arrays and states.
 
 import numpy as np
 
-from lastlayer.measure.metric import Z95, Metric, on_logit_scale, score_interval
+from lastlayer.measure.metric import Z95, Metric, on_logit_scale, score_interval, simultaneous
 
 
 def levels_of(scores, positive, weight=None):
@@ -73,18 +73,22 @@ def _ap_bound(here, others, hits, misses, unit):
     level = here * hits / (hits + misses)
     most = here * hits / (hits + misses - others[some])
     with np.errstate(all="ignore"):
-        least = here - np.where(misses > 0, misses * _harmonic(hits + misses, hits + misses - here, unit), 0.0)
+        between = (harmonic if unit else _logarithm)(hits + misses, hits + misses - here)
+        least = here - np.where(misses > 0, misses * between, 0.0)
     least = np.where(unit & (here == 1), level, least)
     return float(max((most - level).sum(), (level - least).sum(), 0.0))
 
 
-def _harmonic(last, before, unit):
-    """``sum of 1 / j`` for j above ``before`` up to ``last``, in steps of 1 or of nothing."""
-    if not unit:
-        return np.log(last / before)
+def harmonic(last, before):
+    """``sum of 1 / j`` for j above ``before`` up to ``last``, in steps of 1; between whole numbers by digamma."""
     from scipy.special import digamma
 
     return digamma(last + 1) - digamma(before + 1)
+
+
+def _logarithm(last, before):
+    """The same in steps of nothing."""
+    return np.log(last / before)
 
 
 def macro(metrics) -> Metric:
@@ -139,10 +143,7 @@ def _error(square, mean, rows):
 
 def _largest(bins, mean_gap, weight, per_weight):
     """The largest gap of each column, between ends that hold for every bin at once (Wilson, Bonferroni)."""
-    from scipy.special import ndtri
-
-    occupied = np.maximum((weight > 0).sum(-1, keepdims=True), 1)
-    z = -ndtri(0.025 / occupied)
+    z = np.array([[simultaneous(occupied)] for occupied in (weight > 0).sum(-1)])
     hits, confidence = bins.hits.reshape(weight.shape) / weight, bins.confidence.reshape(weight.shape) / weight
     middle, half = score_interval(hits, weight * per_weight, z)
     below, above = (np.where(weight > 0, middle + sign * half - confidence, 0.0) for sign in (-1, 1))

@@ -42,20 +42,27 @@ class Metric(float):
         return record | {"bound": self.bound} if self.bound else record
 
 
-def normal(value, error, n, low=-np.inf, high=np.inf) -> Metric:
-    """``value +- 1.96 error`` inside the range the quantity has; an error nobody knows leaves that whole range."""
+def normal(value, error, n, low=-np.inf, high=np.inf, z=Z95) -> Metric:
+    """``value +- z error`` inside the range the quantity has; an error nobody knows leaves that whole range."""
     if not np.isfinite(error):
         return Metric(value, low, high, n)
-    return Metric(value, max(value - Z95 * error, low), min(value + Z95 * error, high), n)
+    return Metric(value, max(value - z * error, low), min(value + z * error, high), n)
 
 
-def wilson(share, effective, n) -> Metric:
+def wilson(share, effective, n, z=Z95) -> Metric:
     """The score interval of a proportion (Wilson 1927), with the effective number of rows where they are weighted."""
     if not effective > 0:
         return Metric(np.nan, 0.0, 1.0, n)
-    middle, half = score_interval(share, effective, Z95)
+    middle, half = score_interval(share, effective, z)
     # At a share of 0 or 1 one end is the share itself, but for rounding.
     return Metric(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)), n)
+
+
+def simultaneous(count) -> float:
+    """Standard errors to each side so that ``count`` 95 % intervals hold all at once (Bonferroni)."""
+    from scipy.special import ndtri
+
+    return float(-ndtri(0.025 / max(count, 1)))
 
 
 def score_interval(share, effective, z):

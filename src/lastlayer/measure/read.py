@@ -9,7 +9,7 @@ import numpy as np
 
 from lastlayer.measure.convention import CONVENTIONS
 from lastlayer.measure.curves import average_precision_of, calibration_error_of, macro, roc_auc_of
-from lastlayer.measure.metric import Metric, normal, wilson
+from lastlayer.measure.metric import Z95, Metric, normal, wilson
 from lastlayer.measure.rows import TEMPERATURES
 from lastlayer.state import Bins
 
@@ -146,7 +146,7 @@ def reliability(evaluation: "Evaluation") -> list[BinRow]:
     """Confidence of the predicted class against how often it was right, bin by bin; none for a margin."""
     if evaluation.kind == "margin":
         return []
-    return _bin_rows(evaluation.top, rows_per_weight(evaluation.means))
+    return bin_rows(evaluation.top, rows_per_weight(evaluation.means))
 
 
 def curve(evaluation: "Evaluation") -> list[CurveRow]:
@@ -161,7 +161,7 @@ def curve(evaluation: "Evaluation") -> list[CurveRow]:
         ece = calibration_error_of(bins, int(evaluation.means.rows), per_weight)
         confidence = float(bins.confidence.sum() / bins.weight.sum())
         nll = float(evaluation.curve_nll[i]) / total
-        rows.append(CurveRow(float(temperature), nll, float(ece), confidence, _bin_rows(bins, per_weight)))
+        rows.append(CurveRow(float(temperature), nll, float(ece), confidence, bin_rows(bins, per_weight)))
     return rows
 
 
@@ -214,14 +214,15 @@ def _column(bins, k):
     return Bins(bins.edges, bins.weight[k], bins.confidence[k], bins.hits[k], bins.square[k])
 
 
-def _bin_rows(bins, per_weight):
+def bin_rows(bins, per_weight, z=Z95):
+    """A row per bin, with Wilson's interval ``z`` standard errors wide to each side."""
     total = bins.weight.sum()
     rows = []
     with np.errstate(all="ignore"):
         share, confidence, hits = bins.weight / total, bins.confidence / bins.weight, bins.hits / bins.weight
     for i in range(len(bins.weight)):
         size = float(bins.weight[i]) * per_weight
-        accuracy = wilson(float(hits[i]), size, round(size))
+        accuracy = wilson(float(hits[i]), size, round(size), z)
         rows.append(
             BinRow(float(bins.edges[i]), float(bins.edges[i + 1]), float(share[i]), float(confidence[i]), accuracy)
         )

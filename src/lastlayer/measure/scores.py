@@ -6,17 +6,30 @@ integer target of their own shape multilabel.
 
 import numpy as np
 
-from lastlayer._check import DataError, one_of
+from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
 from lastlayer.loss import binary_cross_entropy, cross_entropy
 from lastlayer.measure.convention import convention_of
 from lastlayer.measure.curves import average_precision_of, calibration_error_of, levels_of, macro, roc_auc_of
-from lastlayer.measure.metric import Metric, normal, wilson
-from lastlayer.measure.read import effective_rows, rows_per_weight
-from lastlayer.measure.rows import RowStatistics
-from lastlayer.outputs import Outputs
-from lastlayer.state import Bins, Confusion, WeightedSum
-from lastlayer.transform import log_odds, sigmoid, softmax
+from lastlayer.measure.entries import (
+    OVER,
+    SCHEMES,
+    binned,
+    count_of,
+    entries_of,
+    labels_together,
+    mean_of,
+    one_decision_a_row,
+    outputs_of,
+    probs_and_onehot,
+    refuse_undefined,
+    undefined,
+    weights_of,
+    with_hits,
+)
+from lastlayer.measure.metric import Metric, wilson
+from lastlayer.measure.read import effective_rows
+from lastlayer.state import Confusion, WeightedSum
 
 
 def nll(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=None) -> Metric:
@@ -30,14 +43,14 @@ def nll(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=No
     >>> nll([[100.0, 0.0], [0.0, 100.0]], [0, 0])
     Metric(50, low=0, high=147.998, n=2)
     """
-    rows = _outputs(logits, target, weight)
+    rows = outputs_of(logits, target, weight)
     z = np.asarray(rows.logits, dtype=np.float64)
     if rows.task == "multiclass":
         losses = cross_entropy(z, rows.target)
     else:
         losses = binary_cross_entropy(z, rows.target)
         losses = losses.sum(-1) if losses.ndim == 2 else losses
-    return _mean(losses, rows, low=0.0)
+    return mean_of(losses, rows, low=0.0)
 
 
 def brier(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=None) -> Metric:
@@ -50,9 +63,9 @@ def brier(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=
     >>> float(brier([[0.0, 0.0]], [1]))
     0.5
     """
-    rows = _outputs(logits, target, weight)
-    p, y = _probs_and_onehot(rows)
-    return _mean(((p - y) ** 2).reshape(len(rows), -1).sum(-1), rows, low=0.0)
+    rows = outputs_of(logits, target, weight)
+    p, y = probs_and_onehot(rows)
+    return mean_of(((p - y) ** 2).reshape(len(rows), -1).sum(-1), rows, low=0.0)
 
 
 def accuracy(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, k=1, weight=None) -> Metric:
@@ -64,7 +77,7 @@ def accuracy(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, k=1,
     >>> float(accuracy([[3.0, 1.0, 2.0]], [2], k=2))
     1.0
     """
-    rows = _with_hits("accuracy", logits, target, weight)
+    rows = with_hits("accuracy", logits, target, weight)
     z = rows.logits
     if rows.task != "multiclass":
         if k != 1:
@@ -77,10 +90,10 @@ def accuracy(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, k=1,
         own = np.take_along_axis(z, rows.target[:, None], 1)
         first = np.arange(z.shape[1]) < rows.target[:, None]
         hits = ((z > own) | ((z == own) & first)).sum(1) < k
-        unknown = _undefined(z)
+        unknown = undefined(z)
     hits = np.where(unknown, np.nan, hits)
     if rows.task == "multilabel":
-        return _mean(hits, rows, low=0.0, high=1.0)
+        return mean_of(hits, rows, low=0.0, high=1.0)
     mean = WeightedSum.of(hits, rows.weight).value()
     return wilson(float(mean.mean), float(mean.effective), int(mean.rows))
 
@@ -111,26 +124,22 @@ def calibration_error(
     0.3808
     """
     for name, value, allowed in (
-        ("scheme", scheme, ("width", "mass")),
+        ("scheme", scheme, SCHEMES),
         ("norm", norm, ("l1", "l2", "max")),
-        ("over", over, ("top", "classwise")),
+        ("over", over, OVER),
     ):
         one_of("calibration_error", name, value, allowed)
     if convention is not None and (bins != 15 or scheme != "width"):
         raise ValueError(f"calibration_error: {convention} says how to bin; leave bins and scheme out, or it.")
     if bins < 1:
         raise ValueError(f"calibration_error: bins is at least 1, not {bins}.")
-    rows = _with_hits("calibration_error", logits, target, weight)
+    rows = with_hits("calibration_error", logits, target, weight)
     rule = convention_of("calibration_error", convention)
-    confidence, hits, odds, w = _confidences(rows, over)
-    if scheme == "mass":
-        state = _mass_bins(confidence, hits, odds, w, bins)
-    else:
-        chosen = rule.top_edges if over == "top" else rule.class_edges
-        state = Bins.of(confidence, hits, w, chosen if convention is not None else bins)
-    sums = WeightedSum.of(np.ones(len(rows)), rows.weight)
-    together = rows.scores.shape[1] if rows.task == "multilabel" and over == "top" else 1
-    return calibration_error_of(state, int(sums.rows), rows_per_weight(sums), norm, rule.combine, together)
+    if convention is not None:
+        bins = rule.top_edges if over == "top" else rule.class_edges
+    state = binned(rows, over, bins, scheme)
+    n, per_weight = count_of(rows)
+    return calibration_error_of(state, n, per_weight, norm, rule.combine, labels_together(rows, over))
 
 
 def roc_auc(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=None) -> Metric:
@@ -169,91 +178,20 @@ def confusion(logits: Float[Array, "n ..."], target: Int[Array, " n"], *, weight
     array([[1., 0.],
            [1., 1.]])
     """
-    rows = _with_hits("confusion", logits, target, weight)
-    if rows.task == "multilabel":
-        raise ValueError("confusion: labels are not exclusive; call it per label, on logits[:, k] and target[:, k].")
+    rows = one_decision_a_row("confusion", logits, target, weight)
     z = rows.logits
-    bad = (np.isnan(z) if rows.task == "binary" else _undefined(z)) & (_weights(rows) > 0)
-    if bad.any():
-        raise DataError(
-            "a row that holds a nan, or nothing but -inf, predicts no class.",
-            field="logits",
-            rows=np.flatnonzero(bad),
-            fix="leave it out with weight 0.",
-        )
+    refuse_undefined(z, weights_of(rows))
     predicted = (z > 0).astype(int) if rows.task == "binary" else z.argmax(-1)
     return Confusion.of(rows.target, predicted, len(rows.classes), rows.weight).value()
 
 
-def _outputs(logits, target, weight):
-    return Outputs(logits, "logits", target=target, weight=weight)
-
-
-def _with_hits(function, logits, target, weight):
-    return _outputs(logits, target, weight).hard(f"{function} counts hits")
-
-
-def _undefined(z):
-    """Rows without a largest class."""
-    return np.isnan(z).any(-1) | (z == -np.inf).all(-1)
-
-
-def _weights(rows):
-    return np.ones(len(rows)) if rows.weight is None else rows.weight
-
-
-def _mean(values, rows, low=-np.inf, high=np.inf):
-    mean = WeightedSum.of(values, rows.weight).value()
-    return normal(float(mean.mean), float(mean.error), int(mean.rows), low, high)
-
-
-def _probs_and_onehot(rows):
-    z = np.asarray(rows.logits, dtype=np.float64)
-    if rows.task != "multiclass":
-        return sigmoid(z), rows.target.astype(float)
-    soft = rows.target.dtype.kind == "f"
-    return softmax(z), rows.target if soft else np.eye(z.shape[1])[rows.target]
-
-
-def _confidences(rows, over):
-    """Confidence, hit, log-odds and weight of every decision, as columns (top) or a column per class."""
-    z = np.asarray(rows.logits, dtype=np.float64)
-    w = _weights(rows)
-    p, y = _probs_and_onehot(rows)
-    if over == "classwise":
-        if rows.task == "multiclass":
-            z = RowStatistics.of(z, rows.target, w).odds
-        columns = (len(rows), -1)
-        return p.reshape(columns), y.reshape(columns), z.reshape(columns), w
-    if rows.task == "multiclass":
-        top = z.argmax(-1)
-        return np.take_along_axis(p, top[:, None], 1)[:, 0], (top == rows.target).astype(float), log_odds(z), w
-    sure = np.abs(z).reshape(-1)
-    hit = ((z > 0) == (rows.target == 1)).reshape(-1).astype(float)
-    return sigmoid(sure), hit, sure, np.repeat(w, sure.size // len(w))
-
-
-def _mass_bins(confidence, hits, odds, weight, count):
-    """Bins of equal weight along each column, by rank of the log-odds; equal log-odds share a bin."""
-    columns = [a.reshape(len(weight), -1)[weight > 0] for a in (confidence, hits, odds)]
-    weight = weight[weight > 0]
-    parts = []
-    for c, h, x in zip(*(a.T for a in columns), strict=True):
-        distinct, where = np.unique(x, return_inverse=True)
-        level = np.bincount(where, weight, len(distinct))
-        before = np.cumsum(level) - level
-        cell = np.minimum((before * count / level.sum()).astype(int), count - 1)[where]
-        sums = [np.bincount(cell, v, count) for v in (weight, weight * c, weight * h, (weight * (h - c)) ** 2)]
-        parts.append(np.stack(sums))
-    return Bins(np.linspace(0, 1, count + 1), *np.stack(parts, axis=1))
-
-
 def _ranked(function, measure, logits, target, weight):
-    rows = _with_hits(function, logits, target, weight)
-    _, present, odds, w = _confidences(rows, "classwise")
+    rows = with_hits(function, logits, target, weight)
+    entries = entries_of(rows, "classwise")
+    odds, present, w = entries
     occurrence = WeightedSum.of(present, w)
     n = int(occurrence.rows)
-    if np.isnan(odds[w > 0]).any():
+    if not entries.known:
         return Metric(np.nan, 0.0, 1.0, n)
     columns = zip(odds.T, present.T, zip(*effective_rows(occurrence), strict=True), strict=True)
     return macro([measure(*levels_of(x, y, w), n, of) for x, y, of in columns])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lastlayer.kernels import dispatched
 from lastlayer.state import Distinct, State
 
 NEAR_ONE = 1e-3  # a row of half-precision probabilities sums to 1 to within this
@@ -207,19 +208,28 @@ def row_hashes(table, target=None):
 
     SplitMix64's finaliser (Steele, Lea and Flood 2014) after each column. -0 hashes as 0.
     """
-    bits = (np.asarray(table, dtype=np.float64) + 0.0).view(np.uint64)
-    if target is not None:
-        bits = np.concatenate(
-            [bits, np.asarray(target).astype(np.int64).view(np.uint64).reshape(len(bits), -1)], axis=1
-        )
-    state = np.full(len(bits), bits.shape[1], np.uint64)
-    with np.errstate(over="ignore"):
-        for column in bits.T:
-            state = (state ^ column) + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state ^= state >> np.uint64(31)
+    table = np.asarray(table)
+    labels = [] if target is None else np.asarray(target).astype(np.int64).view(np.uint64).reshape(len(table), -1).T
+    state = mixed_in(table, np.full(len(table), table.shape[1] + len(labels), np.uint64))
+    for column in labels:
+        state = _finalised(state ^ column)
     return state
+
+
+@dispatched
+def mixed_in(table, state):
+    """Each column of ``table``, as the bits of float64, mixed into the hash of its row."""
+    for column in (np.asarray(table, dtype=np.float64) + 0.0).view(np.uint64).T:
+        state = _finalised(state ^ column)
+    return state
+
+
+def _finalised(state):
+    with np.errstate(over="ignore"):
+        state = state + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
 
 
 def undone_gain(probs, brier, target):

@@ -7,7 +7,7 @@ import numpy as np
 
 from lastlayer.measure.read import COLUMN_NAMES
 from lastlayer.report.chance import ALPHA, LOG_ALPHA, clear_gap, log_chance
-from lastlayer.report.codes import balance, finding
+from lastlayer.report.codes import BALANCE, by_group, finding
 from lastlayer.report.wording import number, percent, plain
 
 OVER = COLUMN_NAMES.index("overconfidence")
@@ -112,7 +112,7 @@ def class_bias(e):
         for k in worst[:SHOWN]
     ]
     numbers = {"classes": len(off), "misplaced": magnitude, "z": gaps.z[worst[0]], "gap": gaps.mean[worst[0]]}
-    return finding("L401", magnitude, _list(told, len(off)), numbers, fix=balance(e.task, e.kind))
+    return finding("L401", magnitude, _list(told, len(off)), numbers, fix=BALANCE[e.task])
 
 
 def dead_class(e):
@@ -187,10 +187,9 @@ def group_apart(e):
         f"elsewhere {rest.mean:+.3f} (z = {difference.z:+.1f})"
         for (name, value), rows, mine, rest, difference in apart[:SHOWN]
     ]
-    (name, value), rows, mine, rest, difference = apart[0]
+    (name, _), rows, mine, rest, difference = apart[0]
     numbers = {"groups": len(apart), "rows": rows, "gap": mine.mean, "elsewhere": rest.mean, "z": difference.z}
-    fix = f"calibrator = ll.calibrate.fit(outputs.rows(outputs.groups[{name!r}].astype(str) == {value!r}))"
-    return finding("L503", abs(difference.mean), _list(told, len(apart)), numbers, fix=fix)
+    return finding("L503", abs(difference.mean), _list(told, len(apart)), numbers, fix=by_group(name))
 
 
 def _gap(means, top) -> Gap:

@@ -7,6 +7,7 @@ A code keeps its meaning for ever; one that is given up is not used again. The p
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -18,22 +19,17 @@ AS_LOGITS = "lastlayer check {file} --kind logits"
 KEEP_LOGITS = 'np.savez("scores.npz", logits=logits.astype("float32"), target=target)'
 
 
-def balance(task, kind):
-    """The line that adds to the logits, once per class, what makes its mean probability its frequency.
+# What adds one number per class, so that mean probability and frequency agree.
+BALANCE = {
+    "multiclass": "lastlayer fit {file} --method temperature_bias -o calibrator.json",
+    "binary": "lastlayer fit {file} --method platt -o calibrator.json",
+    "multilabel": "lastlayer fit {file} --method platt --by label -o calibrator.json",
+}
 
-    Rows that hold a nan are left out, and a class without rows, or without probability, counts as half a row.
-    """
-    if task == "multiclass":
-        z = {"probs": "np.log(probs)"}.get(kind, kind)
-        back = {"probs": "ll.softmax", "logp": "ll.log_softmax"}.get(kind, "")
-        count = "np.bincount(target, ~np.isnan(p).any(-1), p.shape[-1])"
-        step = f"np.log(np.maximum({count}, 0.5) / np.maximum(np.nansum(p, 0), 0.5))"
-        return f"for _ in range(50): p = ll.softmax({z}); {kind} = {back}({z} + {step})"
-    z = {"probs": "ll.logit(probs)", "logp": "logp - ll.log1mexp(logp)"}.get(kind, kind)
-    back = {"probs": "ll.sigmoid", "logp": "ll.log_sigmoid"}.get(kind, "")
-    step = "np.diff(ll.logit(np.clip(np.nanmean([t, p], 1), 0.5 / len(t), 1 - 0.5 / len(t))), axis=0)[0]"
-    known = "t = np.where(np.isnan(p), np.nan, target)"
-    return f"for _ in range(50): p = ll.sigmoid({z}); {known}; {kind} = {back}({z} - {step})"
+
+def by_group(name):
+    """The command that gives each group of a grouping a calibrator of its own."""
+    return f"lastlayer fit {{file}} --by {shlex.quote(name)} -o calibrator.json"
 
 
 def in_range(task, kind):
@@ -170,7 +166,7 @@ _ALL = (
         "L401",
         "class bias",
         "Averaged over all rows these classes are held too probable or too rare, so counts and expected costs are off",
-        balance("multiclass", "logits"),
+        BALANCE["multiclass"],
         Levels("the probability in the wrong classes", 0.02, 0.05),
     ),
     Code(
@@ -212,7 +208,7 @@ _ALL = (
         "L503",
         "a group worse calibrated than the rest",
         "The same probability means something else for this group, so one threshold treats it differently",
-        "calibrator = ll.calibrate.fit(outputs.rows(outputs.groups[name] == value))",
+        by_group("GROUP"),
         Levels("the difference of the gaps", 0.02, 0.05),
     ),
 )

@@ -180,9 +180,9 @@ PAGES = {
         why="The usual causes are class weights, resampling, and priors that changed since training. People undo "
         "them in the probabilities by hand (imbalanced-learn 1128, xgboost 863, LightGBM 1042); in logits it "
         "is one number per class.",
-        mend="Add one number per class to the logits; the line below finds them, on held-out "
-        "rows. Where the frequencies changed for a known reason, use the ratio of new and old frequencies "
-        "instead.",
+        mend="Fit one number per class on held-out rows (binary: --method platt; multilabel: --method platt --by "
+        "label). Where the frequencies changed for a known reason, ll.transform.adjust_prior with the old and the new "
+        "ones needs no fit.",
     ),
     "L402": Page(
         what="The score of a class never changes, or is never finite.",
@@ -236,6 +236,6 @@ PAGES = {
         "{chance}, all groups together. A group whose gap is as large as that of the rest is no finding.",
         why="A calibrator fitted on everyone is right on average and may be wrong for each part. Calibration "
         "within groups is asked for (mlr3fairness 30) and shipped by nobody.",
-        mend="Fit a calibrator on the rows of that group, if it is large enough, and apply it to them.",
+        mend="Give each group a calibrator of its own, on held-out rows; a group with too few rows shares that of all.",
     ),
 }
