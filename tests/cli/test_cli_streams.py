@@ -90,7 +90,11 @@ def test_a_full_disk_behind_a_file(shell, folder):
 
 def test_control_c_exits_with_130(folder):
     """The command waits for standard input when it is interrupted."""
-    command = [sys.executable, "-c", "import lastlayer.cli as c; print('on', flush=True); c.main(['check', '-'])"]
+    command = [
+        sys.executable,
+        "-c",
+        "import lastlayer.cli as c, lastlayer.cli.check; print('on', flush=True); c.main(['check', '-'])",
+    ]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout and process.stdout.readline() == b"on\n"
     time.sleep(0.5)
