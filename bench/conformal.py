@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 import lastlayer as ll
 from _measure import alternate, report
-from lastlayer.decide.scores import APS, LAC, RAPS
+from lastlayer.decide.conformal_scores import APS, LAC, RAPS
 
 ALPHA = 0.1
 

@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     # The data: what a model put out, with its meaning declared once.
+    from lastlayer.io import blocks as blocks
     from lastlayer.io import load as load
     from lastlayer.io import save as save
     from lastlayer.outputs import Outputs as Outputs
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
 # Where each name is found, on first use: `import lastlayer` costs what `import numpy` costs. A test holds the two lists
 # together.
 _HOMES = {
-    "io": "load save",
+    "io": "blocks load save",
     "outputs": "Outputs",
     "transform": "entropy log1mexp log_odds log_sigmoid log_softmax logit logsumexp"
     " sigmoid softcap softmax softplus top2_gap",

@@ -8,12 +8,12 @@ from scipy.optimize import minimize
 
 from calibrate import simulated
 from lastlayer import Outputs, formulas
-from lastlayer.calibrate import affine_fit
-from lastlayer.calibrate.affine_fit import Objective, Penalty, Sums, fit, shortest
-from lastlayer.calibrate.features import KINDS, Block
-from lastlayer.calibrate.newton import minimise
+from lastlayer.calibrate import _affine_fit
+from lastlayer.calibrate._affine_features import KINDS, Block
+from lastlayer.calibrate._affine_fit import Objective, Penalty, Sums, fit, shortest
+from lastlayer.calibrate._affine_structure import Diagonal, Full, Shared
+from lastlayer.calibrate._newton import minimise
 from lastlayer.calibrate.rows import Rows
-from lastlayer.calibrate.structure import Diagonal, Full, Shared
 
 STRUCTURES = {"shared": Shared(), "diagonal": Diagonal(), "full": Full()}
 
@@ -147,7 +147,7 @@ def test_both_ways_of_descent_end_where_scipy_does(name, monkeypatch):
 
     peer = minimize(value, start, method="BFGS", options={"gtol": 1e-7})
     newton = fit(rows, "centred", 1.0, STRUCTURES[name], penalty, start)
-    monkeypatch.setattr(affine_fit, "EXACT", 0)
+    monkeypatch.setattr(_affine_fit, "EXACT", 0)
     quasi = fit(rows, "centred", 1.0, STRUCTURES[name], penalty, start)
     for found in (newton, quasi):
         assert found.minimum.converged and found.minimum.gradient <= 1e-10
@@ -159,7 +159,7 @@ def test_both_ways_of_descent_end_where_scipy_does(name, monkeypatch):
 
 def test_kernel_and_formula_end_alike(monkeypatch):
     rows = Rows.of(simulated.multiclass(0, n=400, classes=5))
-    monkeypatch.setattr(affine_fit, "EXACT", 0)
+    monkeypatch.setattr(_affine_fit, "EXACT", 0)
     start = np.repeat([1.0, 0.0], 5)
     free = Penalty(0 * start, start)
     kernel = fit(rows, "centred", 1.0, Diagonal(), free, start).parameters
@@ -171,12 +171,12 @@ def test_kernel_and_formula_end_alike(monkeypatch):
 
 
 def test_blocks_of_too_many_classes_are_diagonals(monkeypatch):
-    monkeypatch.setattr("lastlayer.calibrate.structure.CLASSES_WITH_BLOCKS", 2)
-    monkeypatch.setattr(affine_fit, "EXACT", 0)
+    monkeypatch.setattr("lastlayer.calibrate._affine_structure.CLASSES_WITH_BLOCKS", 2)
+    monkeypatch.setattr(_affine_fit, "EXACT", 0)
     rows, start = dirty(n=300), parameters_of("full", 4)
     penalty = Penalty(np.full(start.shape, 0.1), np.zeros(start.shape))
     coarse = fit(rows, "centred", 1.0, Full(), penalty, start)
-    monkeypatch.setattr("lastlayer.calibrate.structure.CLASSES_WITH_BLOCKS", 150)
+    monkeypatch.setattr("lastlayer.calibrate._affine_structure.CLASSES_WITH_BLOCKS", 150)
     fine = fit(rows, "centred", 1.0, Full(), penalty, start)
     assert coarse.minimum.converged and coarse.minimum.passes > fine.minimum.passes
     np.testing.assert_allclose(coarse.parameters, fine.parameters, atol=1e-7)
@@ -186,8 +186,8 @@ def test_large_data_are_prepared_again_in_every_pass(monkeypatch):
     rows, start = dirty(n=300), parameters_of("diagonal", 4)
     penalty = Penalty(np.full(start.shape, 0.01), np.zeros(start.shape))
     whole = fit(rows, "centred", 1.0, Diagonal(), penalty, start).parameters
-    monkeypatch.setattr(affine_fit, "KEPT_IN_MEMORY", 0)
-    monkeypatch.setattr(affine_fit, "TILE", 100)
+    monkeypatch.setattr(_affine_fit, "KEPT_IN_MEMORY", 0)
+    monkeypatch.setattr(_affine_fit, "TILE", 100)
     np.testing.assert_allclose(fit(rows, "centred", 1.0, Diagonal(), penalty, start).parameters, whole, atol=1e-9)
 
 

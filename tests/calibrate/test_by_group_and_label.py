@@ -55,11 +55,19 @@ def test_a_group_that_is_new_or_too_small_gets_the_calibrator_of_all():
     np.testing.assert_array_equal(fitted(z, ["west", "east"]), fitted.everyone(z))
 
 
+def test_a_bound_is_named_with_its_group():
+    outputs = two_sites()
+    south = outputs.groups["site"] == "south"
+    target = np.where(south, outputs.scores.argmax(1), outputs.target)  # in the south every row is right
+    certificate = fit(replace(outputs, target=target), "temperature", by="site").certificate
+    assert certificate.bound.startswith("site south: temperature >= ") and not certificate.converged
+
+
 def test_json_both_ways_and_a_line_of_text():
     fitted = fit(two_sites(), "temperature", by="site")
     again = from_json(fitted.to_json())
     assert again == fitted and hash(again) == hash(fitted)
-    assert str(fitted) == f"by_group: by site, parts of 2 calibrators, everyone {fitted.everyone}"
+    assert str(fitted) == f"by_group: by site, temperature x 2, everyone {fitted.everyone}"
 
 
 @pytest.mark.parametrize("library", ["torch", "jax.numpy"])

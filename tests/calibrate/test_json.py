@@ -7,7 +7,7 @@ import pytest
 
 from calibrate import simulated
 from lastlayer._check import DataError
-from lastlayer.calibrate import Identity, Temperature, Trial, fit, from_json, load
+from lastlayer.calibrate import ByLabel, Identity, Platt, Temperature, Trial, fit, from_json, load
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -113,3 +113,5 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
 def test_a_line_of_text_names_the_method_and_its_parameters():
     assert str(Identity()) == "identity"
     assert str(Temperature(3.249911196581899)) == "temperature 3.24991"
+    mixed = ByLabel({"a": Platt(1.0, 0.0), "b": Temperature(2.0), "c": Platt(2.0, 1.0)})
+    assert str(mixed) == "by_label: platt x 2, temperature x 1"

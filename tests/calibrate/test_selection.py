@@ -17,6 +17,11 @@ TEMPERATURES = (1.0, 0.7, 1.05, 1.3, 2.0)
 MAKERS = (simulated.multiclass, simulated.binary, simulated.multilabel)
 
 
+def without(outputs, k):
+    """These outputs without the rows of class ``k``."""
+    return outputs.rows(outputs.target != k)
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_auto_is_never_worse_than_identity(seed):
     make, temperature = MAKERS[seed % 3], TEMPERATURES[seed % 5]
@@ -278,9 +283,9 @@ def test_apply_refuses_another_task():
         (simulated.multiclass(0, n=9), "temperature", "9 labelled rows are left .*at least 10"),
         (replace(simulated.multiclass(0), ids=np.zeros(1000)), "auto", "one fold.*own id"),
         (replace(simulated.binary(0), kind="margin"), "temperature", "margins.*temperature moves no zero.*'platt'"),
-        (replace(simulated.multiclass(0), kind="margin"), "temperature", "margins.*use method='spline'"),
+        (replace(simulated.multiclass(0), kind="margin"), "temperature", "margins.*use another .method='spline'"),
         (simulated.multiclass(0, n=12, classes=10), "vector", "vector has 19 free parameters for 10 .*at least 19"),
-        (simulated.multiclass(0, n=200, classes=99), "auto", r"class .* has no row, and some methods that auto tries"),
+        (without(simulated.multiclass(0), 2), "auto", "class 2 has no row, and the model expects rows of it"),
         (simulated.multiclass(0, n=200, classes=99), "vector", r"class .* has no row, and vector has parameters"),
     ],
 )
@@ -289,10 +294,20 @@ def test_bad_data_get_one_sentence(outputs, method, sentence):
         fit(replace(outputs, source="valid.npz"), method)
 
 
+def test_a_rare_class_without_rows_leaves_the_methods_that_know_no_class():
+    outputs = simulated.multiclass(0, temperature=2.0)
+    scores = np.column_stack([outputs.scores, np.full(len(outputs), -16.0)])
+    calibrator = fit(Outputs(scores, "logits", target=outputs.target))
+    verdicts = {trial.method: trial.verdict for trial in calibrator.selection}
+    assert calibrator.method == "temperature"
+    assert verdicts["vector"] == verdicts["matrix"] == "not tried: a class with too few rows"
+    assert from_json(calibrator.to_json()) == calibrator
+
+
 def test_a_margin_is_sent_to_a_method_that_places_it(monkeypatch):
     able = METHODS["identity"]._replace(margins=True)
     monkeypatch.setitem(METHODS, "identity", able)
-    with pytest.raises(DataError, match=r"temperature moves no zero.*use method='identity'"):
+    with pytest.raises(DataError, match=r"temperature moves no zero.*method='identity'"):
         fit(replace(simulated.binary(0), kind="margin"), "temperature")
 
 
@@ -307,7 +322,7 @@ def test_a_wrong_call_is_named():
 
 def test_a_method_serves_its_tasks_only(monkeypatch):
     monkeypatch.setitem(METHODS, "temperature", METHODS["temperature"]._replace(tasks=("binary",)))
-    with pytest.raises(ValueError, match="fit of multiclass outputs: method is one of 'identity'"):
+    with pytest.raises(ValueError, match="temperature is not for multiclass outputs; these methods are: identity, "):
         fit(simulated.multiclass(0), "temperature")
     tried = [trial.method for trial in fit(simulated.multiclass(0, temperature=2.0)).selection]
     assert tried == [name for name in TRIED[simulated.multiclass] if name != "temperature"]

@@ -9,7 +9,7 @@ from calibrate import simulated
 from lastlayer import Outputs
 from lastlayer._check import DataError
 from lastlayer.calibrate import METHODS, fit, from_json
-from lastlayer.calibrate.entries import Entries, Runs
+from lastlayer.calibrate._binary import BinaryScores, Runs
 
 BINARY = (
     "platt",
@@ -72,9 +72,11 @@ def test_orders_and_shards_change_nothing(make, method, monkeypatch):
 
 def test_runs_are_the_same_bits_in_any_order():
     rng = np.random.default_rng(0)
-    entries = Entries(rng.integers(0, 5, 500) + 0.0, rng.uniform(size=500), rng.uniform(size=500))
+    entries = BinaryScores(rng.integers(0, 5, 500) + 0.0, rng.uniform(size=500), rng.uniform(size=500))
     order = rng.permutation(500)
-    for mine, theirs in zip(Runs.of(entries), Runs.of(Entries(*(column[order] for column in entries))), strict=True):
+    for mine, theirs in zip(
+        Runs.of(entries), Runs.of(BinaryScores(*(column[order] for column in entries))), strict=True
+    ):
         np.testing.assert_array_equal(mine, theirs)
 
 

@@ -6,8 +6,8 @@ import pytest
 from calibrate import densenet, simulated
 from lastlayer import Outputs
 from lastlayer.calibrate import fit
-from lastlayer.calibrate.entries import Entries, Runs
-from lastlayer.calibrate.projected_newton import minimise
+from lastlayer.calibrate._binary import BinaryScores, Runs
+from lastlayer.calibrate._bounded_newton import minimise
 from lastlayer.calibrate.rows import Rows
 from lastlayer.calibrate.spline import Basis, Spline, _likelihood
 
@@ -89,7 +89,7 @@ def test_the_basis_is_a_natural_line_and_its_roughness_an_integral():
 
 def test_the_sums_of_a_pass_are_the_derivatives_of_its_loss():
     outputs = simulated.binary(0, n=200)
-    runs = Runs.of(Entries.of(Rows.of(outputs)))
+    runs = Runs.of(BinaryScores.of(Rows.of(outputs)))
     basis = Basis(np.quantile(outputs.scores, [0.1, 0.3, 0.6, 0.9]))
     sums = _likelihood(basis, runs)
     theta = basis.line(0.8, 0.1) + 0.1 * np.random.default_rng(1).uniform(size=basis.size)

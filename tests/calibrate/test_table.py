@@ -9,8 +9,8 @@ from calibrate import simulated
 from lastlayer import Outputs
 from lastlayer.calibrate import fit
 from lastlayer.calibrate import rows as rows_module
+from lastlayer.calibrate._table import Table
 from lastlayer.calibrate.rows import Rows
-from lastlayer.calibrate.table import Table
 
 
 def cut(outputs, ends):

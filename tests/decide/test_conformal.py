@@ -11,10 +11,11 @@ import pytest
 
 from lastlayer import Outputs
 from lastlayer._check import DataError
-from lastlayer.decide import draw, ranked
+from lastlayer.decide._conformal_quantile import fewest_rows, order, threshold
+from lastlayer.decide._sorted_rows import ranked, ranks
+from lastlayer.decide._uniform import CALIBRATION, NEW_ROWS, uniform
 from lastlayer.decide.conformal import ConformalSets, Sets, row_blocks
-from lastlayer.decide.quantile import fewest_rows, order, threshold
-from lastlayer.decide.scores import APS, LAC, RAPS, SAPS, Margin, TopK
+from lastlayer.decide.conformal_scores import APS, LAC, RAPS, SAPS, Margin, TopK
 
 SCORES = [LAC(), APS(), APS(randomized=False), RAPS(), RAPS(0.2, 1, randomized=False), SAPS(), TopK(), Margin()]
 IDS = [f"{s.name}{'' if s.randomized else ' fixed'}" for s in SCORES]
@@ -56,8 +57,8 @@ def defined(score, z, u):
 def scores_of(score, z, u):
     """Ours, by class."""
     x = np.asarray(z)[None]
-    by_rank = ranked.ranked(x, np)
-    return score.at(by_rank, np.array([u if score.randomized else 0.0]))[ranked.ranks(x, np)[0], 0]
+    by_rank = ranked(x, np)
+    return score.at(by_rank, np.array([u if score.randomized else 0.0]))[ranks(x, np)[0], 0]
 
 
 @every_score
@@ -259,7 +260,7 @@ def test_a_row_draws_by_its_number_and_not_by_its_neighbours(score):
 
 def test_draws_are_uniform_and_those_of_calibration_are_not_those_of_new_rows():
     like = np.zeros(40_000)
-    one, two = (draw.uniform(3, purpose, None, 0, like, np) for purpose in (draw.CALIBRATION, draw.NEW_ROWS))
+    one, two = (uniform(3, purpose, None, 0, like, np) for purpose in (CALIBRATION, NEW_ROWS))
     for u in (one, two):
         assert np.abs(np.sort(u) - (np.arange(40_000) + 0.5) / 40_000).max() < 1.63 / np.sqrt(40_000)  # KS at 1 %
     assert abs(np.corrcoef(one, two)[0, 1]) < 3 / np.sqrt(40_000)
@@ -298,14 +299,14 @@ def test_json_both_ways(score, by):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"sets": "luck"}, "sets 'luck' are not one of split"),
+        ({"sets": "luck"}, "sets 'luck' is not one of split"),
         ({"schema_version": 2}, "schema_version 2; this library reads 1"),
-        ({"parameters": {}}, "not the parameters of split sets"),
-        ({"parameters": []}, "not the parameters of split sets"),
+        ({"parameters": {}}, "not the parameters of sets 'split'"),
+        ({"parameters": []}, "not the parameters of sets 'split'"),
         ({"score": {"name": "apx"}}, "Did you mean 'aps'"),
         ({"score": {"name": "raps", "penalty": -1}}, "penalty is a finite number of at least 0"),
         ({"score": 3}, "score is one of"),
-        ({"score": {"name": "aps", "randomized": "no"}}, "randomized is True or False"),
+        ({"score": {"name": "aps", "randomized": "no"}}, "randomized is of type bool, not 'no'"),
         ({"thresholds": ["nan"]}, "one threshold and one number of rows"),
         ({"thresholds": [1.0, 2.0]}, "one threshold and one number of rows"),
         ({"alpha": 2}, "alpha lies between 0 and 1"),

@@ -319,6 +319,14 @@ def test_fitted_policies_survive_json_with_their_evidence():
         assert json.loads(text, parse_constant=pytest.fail)["policy"] == policy.name
 
 
+def test_a_name_is_no_number_and_a_threshold_no_cost():
+    costs = CostMatrix([[0, 1], [2, 0]], classes=["Infinity", "-Infinity"])
+    assert Policy.from_json(costs.to_json()).classes == ("Infinity", "-Infinity")
+    assert Threshold.from_json(Coverage(0.0, 0.9, 0.95, 10, 9, 0.8).to_json()).coverage == 0.9
+    with pytest.raises(DataError, match="policy 'cost' is not one of threshold, coverage, risk"):
+        Threshold.from_json(Cost(10, 1).to_json())
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -329,15 +337,18 @@ def test_fitted_policies_survive_json_with_their_evidence():
         ('{"schema_version": 2, "policy": "cost", "parameters": {}}', "schema_version 2; this library reads 1"),
         ('{"schema_version": 1, "policy": "luck", "parameters": {}}', "policy 'luck' is not one of cost,"),
         ('{"schema_version": 1, "policy": ["cost"], "parameters": {}}', "is not one of"),
-        ('{"schema_version": 1, "policy": "cost", "parameters": {"wrong": 1}}', "not the parameters of a cost policy"),
-        ('{"schema_version": 1, "policy": "cost", "parameters": [1, 2]}', "not the parameters of a cost policy"),
+        ('{"schema_version": 1, "policy": "cost", "parameters": {"wrong": 1}}', "not the parameters of policy 'cost'"),
+        ('{"schema_version": 1, "policy": "cost", "parameters": [1, 2]}', "not the parameters of policy 'cost'"),
         ('{"schema_version": 1, "policy": "cost", "parameters": {"wrong": "x", "review": 1}}', "not the parameters"),
         (
             '{"schema_version": 1, "policy": "cost", "parameters": {"wrong": -1, "review": 1}}',
             "wrong is a finite number",
         ),
         ('{"schema_version": 1, "policy": "threshold", "parameters": {"log_odds": "x"}}', "not the parameters"),
-        ('{"schema_version": 1, "policy": "threshold", "parameters": {"log_odds": NaN}}', "not nan"),
+        (
+            '{"schema_version": 1, "policy": "threshold", "parameters": {"log_odds": NaN}}',
+            "NaN is not a number",
+        ),
     ],
 )
 def test_text_that_is_no_policy_is_named(text, words):

@@ -13,8 +13,8 @@ from lastlayer import Outputs
 from lastlayer._check import DataError
 from lastlayer.calibrate.rows import Rows
 from lastlayer.decide import Policy
-from lastlayer.decide.columns import Columns
-from lastlayer.decide.cuts import Changes, Counts, best_cut, goal
+from lastlayer.decide._tuned_columns import Columns
+from lastlayer.decide._tuned_cuts import Changes, Counts, best_cut, goal
 from lastlayer.decide.tuned import Tuned
 
 CALLS = [

@@ -17,9 +17,9 @@ import pytest
 import lastlayer as ll
 import lastlayer.kernels.cpu
 from lastlayer import kernels, parallel
-from lastlayer.calibrate.structure import diagonal_sums
+from lastlayer.calibrate._affine_structure import diagonal_sums
 from lastlayer.calibrate.temperature import gap_sums
-from lastlayer.measure.entries import top_label_bins
+from lastlayer.measure._entries import top_label_bins
 from lastlayer.measure.rows import CURVE_BINS, TEMPERATURES, RowStatistics, row_statistics
 from lastlayer.measure.signs import mixed_in
 

@@ -8,7 +8,7 @@ from test_kernels import assert_same_bits, special_rows
 import lastlayer as ll
 from lastlayer import parallel
 from lastlayer.kernels.cpu import top_label_bins as kernel
-from lastlayer.measure.entries import top_label_bins
+from lastlayer.measure._entries import top_label_bins
 
 EDGES = np.linspace(0.0, 1.0, 16)
 

@@ -107,7 +107,7 @@ def test_gaps_that_cancel_are_no_error_and_have_no_slope(name, differentiable):
     penalty, settings = BATCH[name]
     rows, target = np.zeros((2, 2)), np.array([0, 1])
     value = differentiable.run(lambda x, y: penalty(x, y, **settings), rows, target)
-    if differentiable.compiled:  # XLA's softmax of a tie may be a unit beside one half: then there is a gap, and a slope
+    if differentiable.compiled:  # XLA's softmax of a tie may be a unit beside one half
         assert value <= 1e-7
         return
     assert value == 0

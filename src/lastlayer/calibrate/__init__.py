@@ -6,6 +6,8 @@ calibrator.save("calibrator.json")          ll.calibrate.load("calibrator.json")
 """
 
 from lastlayer.calibrate.beta import Beta as Beta
+from lastlayer.calibrate.by_group_and_label import ByGroup as ByGroup
+from lastlayer.calibrate.by_group_and_label import ByLabel as ByLabel
 from lastlayer.calibrate.calibrator import Calibrator as Calibrator
 from lastlayer.calibrate.calibrator import Certificate as Certificate
 from lastlayer.calibrate.calibrator import FittedOn as FittedOn
@@ -18,8 +20,6 @@ from lastlayer.calibrate.matrix import Dirichlet as Dirichlet
 from lastlayer.calibrate.matrix import MatrixScaling as MatrixScaling
 from lastlayer.calibrate.matrix import Odir as Odir
 from lastlayer.calibrate.one_versus_rest import OneVersusRest as OneVersusRest
-from lastlayer.calibrate.parts import ByGroup as ByGroup
-from lastlayer.calibrate.parts import ByLabel as ByLabel
 from lastlayer.calibrate.platt import Platt as Platt
 from lastlayer.calibrate.registry import METHODS as METHODS
 from lastlayer.calibrate.registry import from_json as from_json

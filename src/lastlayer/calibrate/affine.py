@@ -2,7 +2,8 @@
 
     logits' = A x + b
 
-A method says what stands in A (its `structure`), which `features` x are, and how strongly each parameter is held.
+A method says what stands in A (`_affine_structure`), what x is (`_affine_features`), and how strongly each parameter is
+held (`_affine_fit.Penalty`).
 """
 
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ import numpy as np
 
 from lastlayer._array import as_array, namespace, restore
 from lastlayer._check import positive
-from lastlayer.calibrate.affine_fit import Fit
+from lastlayer.calibrate._affine_features import features
+from lastlayer.calibrate._affine_fit import Fit
+from lastlayer.calibrate._affine_structure import Structure
 from lastlayer.calibrate.calibrator import Calibrator, Certificate, array
-from lastlayer.calibrate.features import features
-from lastlayer.calibrate.structure import Structure
 from lastlayer.calibrate.temperature import Optimum
 
 SEPARABLE = "weights and bias without bound: the rows are separable"
@@ -42,6 +43,10 @@ class Affine(Calibrator):
         shape = (len(bias),) * np.ndim(self.weights)
         object.__setattr__(self, "weights", array("weights", self.weights, shape or (len(bias),)))
         object.__setattr__(self, "bias", bias)
+
+    @property
+    def width(self):
+        return len(self.bias)
 
     def map(self, logits):
         x, masked = features(logits, self.kind, self.temperature)

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from lastlayer._array import floating, namespace, restore
+from lastlayer.calibrate._binary import BinaryScores
+from lastlayer.calibrate._bounded_newton import minimise
+from lastlayer.calibrate._certified import certified
 from lastlayer.calibrate.calibrator import Calibrator
-from lastlayer.calibrate.entries import Entries, certified
 from lastlayer.calibrate.one_versus_rest import OneVersusRest
 from lastlayer.calibrate.platt import base_rate, logistic, separated
-from lastlayer.calibrate.projected_newton import minimise
 from lastlayer.transform import log_sigmoid
 
 
@@ -54,7 +55,7 @@ class Beta(Calibrator):
         """The three parameters of least NLL, with their certificate."""
         if rows.task == "multiclass":
             return OneVersusRest.of(rows, cls.solve)
-        entries = Entries.of(rows)
+        entries = BinaryScores.of(rows)
         steepest = separated(entries)
         if steepest is not None:
             fitted = cls(steepest[0], *steepest)

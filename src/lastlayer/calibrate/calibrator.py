@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
@@ -56,6 +57,10 @@ class FittedOn:
     content: str
     sketch: str = ""
 
+    def __post_init__(self):
+        if len(base64.b64decode(self.sketch, validate=True)) % 8:
+            raise ValueError("FittedOn: sketch is 64-bit hashes in base64.")
+
     @classmethod
     def of(cls, hashes, weight, task, source) -> Self:
         content = f"{int(hashes.sum(dtype=np.uint64)):016x}"
@@ -67,8 +72,11 @@ class FittedOn:
     def shared(self, hashes) -> float:
         """About which share of the rows of the fit is among rows with these `calibrate.rows.Rows.hashes`."""
         least = np.frombuffer(base64.b64decode(self.sketch), "<u8")
-        found = int(np.isin(least, hashes).sum())
-        return found / len(least) if found > 1 else 0.0
+        found, chance = int(np.isin(least, hashes).sum()), 0.0
+        if found > 1 and self.task == "binary":
+            # Single scores meet by chance: about as often as one of these rows is one that stands here again.
+            chance = len(least) * (1 - (np.unique(hashes, return_counts=True)[1] == 1).sum() / len(hashes))
+        return float(found - chance) / len(least) if found > 1 + chance + 3 * chance**0.5 else 0.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,11 @@ class Calibrator:
         """Parameters that nothing but the rows of the fit holds; 0 where a penalty, or order, holds them."""
         return 0
 
+    @property
+    def width(self) -> int | None:
+        """The scores per row that its parameters are for; None where any number will do."""
+        return None
+
     def __eq__(self, other):
         return type(self) is type(other) and self.to_json() == other.to_json()
 
@@ -136,9 +149,9 @@ class Calibrator:
         return self.map(logits)
 
     def __str__(self):
-        """For a line of text: ``temperature 3.25``, ``identity``, ``matrix: strength 1, 110 numbers``."""
+        """For a line of text: ``temperature 3.25``, ``matrix: strength 1, 110 numbers``, ``by_label: platt x 3``."""
         values = {name: getattr(self, name) for name in parameter_names(type(self))}
-        told = [f"{name} {_short(value)}" for name, value in values.items() if not isinstance(value, np.ndarray)]
+        told = [_short(name, value) for name, value in values.items() if not isinstance(value, np.ndarray)]
         numbers = sum(value.size for value in values.values() if isinstance(value, np.ndarray))
         told += [f"{numbers:,} numbers"] if numbers else []
         if len(told) == 1 and told[0].startswith(f"{self.method} "):
@@ -167,6 +180,14 @@ class Calibrator:
                 file=outputs.source,
                 field="task",
                 fix=f"say task={self.fitted_on.task!r} if they are, or fit a calibrator on rows like these.",
+            )
+        if self.width is not None and outputs.scores.shape[1:] != (self.width,):
+            raise DataError(
+                f"the calibrator has parameters for {self.width} scores per row; these scores are "
+                f"{shape_of(outputs.scores)}.",
+                file=outputs.source,
+                field=outputs.kind,
+                fix="fit a calibrator on rows like these.",
             )
         return outputs.with_logits(self.calibrated(outputs))
 
@@ -213,11 +234,11 @@ def array(name, values, shape) -> np.ndarray:
     return values
 
 
-def _short(value):
-    """A parameter for a line of text."""
+def _short(name, value):
+    """A parameter for a line of text; several calibrators by their methods: ``isotonic x 10``."""
     if isinstance(value, dict):
-        return f"of {len(value)} calibrators"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        return ", ".join(f"{method} x {n}" for method, n in Counter(part.method for part in value.values()).items())
+    return f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}"
 
 
 def _plain(value):

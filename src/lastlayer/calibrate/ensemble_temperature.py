@@ -14,8 +14,8 @@ import numpy as np
 
 from lastlayer._array import floating, namespace, restore
 from lastlayer._check import one_of, positive
+from lastlayer.calibrate._bounded_newton import Sums, minimise
 from lastlayer.calibrate.calibrator import Calibrator
-from lastlayer.calibrate.projected_newton import Sums, minimise
 from lastlayer.calibrate.temperature import Temperature
 from lastlayer.loss import cross_entropy
 from lastlayer.transform import log_sigmoid, log_softmax, logsumexp

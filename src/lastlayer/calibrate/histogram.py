@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lastlayer._check import one_of
+from lastlayer.calibrate._binary import BinaryScores, Runs
+from lastlayer.calibrate._certified import certified
+from lastlayer.calibrate._piecewise import step
 from lastlayer.calibrate.calibrator import Calibrator, array
-from lastlayer.calibrate.entries import Entries, Runs, certified
 from lastlayer.calibrate.one_versus_rest import OneVersusRest
-from lastlayer.calibrate.piecewise import step
 from lastlayer.transform import logit
 
 BINS = 15
@@ -48,7 +49,7 @@ class Histogram(Calibrator):
             raise ValueError(f"Histogram.solve: bins is an integer of at least 1, not {bins!r}.")
         if rows.task == "multiclass":
             return OneVersusRest.of(rows, lambda binary: cls.solve(binary, bins, spacing))
-        runs = Runs.of(Entries.of(rows))
+        runs = Runs.of(BinaryScores.of(rows))
         edges = logit(np.arange(1, bins) / bins) if spacing == "width" else mass_edges(runs, bins)
         cell = np.searchsorted(edges, runs.z)
         hits, misses = (np.bincount(cell, part, len(edges) + 1) for part in (runs.hits, runs.misses))

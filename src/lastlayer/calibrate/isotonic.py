@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lastlayer.calibrate._binary import BinaryScores, Runs
+from lastlayer.calibrate._certified import certified
+from lastlayer.calibrate._piecewise import interpolate
 from lastlayer.calibrate.calibrator import Calibrator, array
-from lastlayer.calibrate.entries import Entries, Runs, certified
 from lastlayer.calibrate.one_versus_rest import OneVersusRest
-from lastlayer.calibrate.piecewise import interpolate
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Isotonic(Calibrator):
         """The blocks of least NLL."""
         if rows.task == "multiclass":
             return OneVersusRest.of(rows, cls.solve)
-        fitted = cls(*curve(Entries.of(rows)))
+        fitted = cls(*curve(BinaryScores.of(rows)))
         return replace(fitted, certificate=certified(fitted, rows))
 
 

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from lastlayer.calibrate._affine_fit import Penalty, fit
+from lastlayer.calibrate._affine_structure import Full
 from lastlayer.calibrate.affine import Affine, best_strength, certificate, inverse_temperature
-from lastlayer.calibrate.affine_fit import Penalty, fit
-from lastlayer.calibrate.structure import Full
 from lastlayer.calibrate.temperature import likelihood, minimise
 
 
@@ -86,8 +86,8 @@ class Odir(Matrix):
         calibrated = weights @ x + bias,   x = logits - mean(logits)
         penalty on the mean loss = strength K (K - 1) / n (||off-diagonal||^2 + ||bias||^2)
 
-    "MS-ODIR" of Kull et al. 2019, section 3, with one strength for both, from 3-fold cross-validation on the rows of
-    the fit; ``n`` is their weight. The mean is over the row's finite entries.
+    "MS-ODIR" of Kull et al. 2019, with one strength for both, from 3-fold cross-validation on the rows of the fit;
+    ``n`` is their weight. The mean is over the row's finite entries.
 
     >>> Odir(1.0, [[1.0, 0.0], [0.5, 1.0]], [0.0, 0.0], 1.0)(np.array([1.0, -1.0]))
     array([ 1. , -0.5])
@@ -112,8 +112,8 @@ class Dirichlet(Matrix):
         calibrated = weights @ x + bias,   x = log_softmax(logits)
         penalty on the mean loss = strength K (K + 1) / n (||weights||^2 + ||bias||^2)
 
-    Kull et al. 2019, "Beyond temperature scaling", equation 6, with the L2 penalty of its section 3 ("Dir-L2"), whose
-    strength comes from 3-fold cross-validation on the rows of the fit; ``n`` is their weight.
+    Kull et al. 2019, "Beyond temperature scaling", with its L2 penalty ("Dir-L2"), whose strength comes from 3-fold
+    cross-validation on the rows of the fit; ``n`` is their weight.
 
     >>> Dirichlet(1.0, [[1.0, 0.0], [0.5, 1.0]], [0.0, 0.0], 1.0)(np.log([0.5, 0.5])).round(4)
     array([-0.6931, -1.0397])

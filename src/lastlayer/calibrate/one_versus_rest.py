@@ -8,8 +8,8 @@ import numpy as np
 from lastlayer._array import arange_like, floating, namespace, restore, stop_gradient
 from lastlayer._check import shape as shape_of
 from lastlayer._row import limit
+from lastlayer.calibrate._certified import Ending, certified
 from lastlayer.calibrate.calibrator import Calibrator
-from lastlayer.calibrate.entries import certified
 from lastlayer.transform import log1mexp, log_odds, log_sigmoid, log_softmax
 
 GROUP = 2**24  # entries of log-odds held at once: 128 MB
@@ -21,14 +21,24 @@ class OneVersusRest(Calibrator):
 
         calibrated_k = log_sigmoid(parts[k](log_odds_k)),   log_odds_k = z_k - logsumexp(z without k)
 
-    The combination of Zadrozny and Elkan 2002: each probability over their sum. A masked class stays
-    masked, a class that is alone has probability 1, an empty row stays empty, adding a constant to a row changes
-    nothing. The order of the classes in a row may change.
+    The combination of Zadrozny and Elkan 2002: each probability over their sum. A masked class stays masked, a class
+    that is alone has probability 1, an empty row stays empty, adding a constant to a row changes nothing. The order of
+    the classes in a row may change. It is what a fit of `Isotonic` and other methods of one logit at a time gives for
+    exclusive classes: in the file each part names its method.
+
+    >>> from lastlayer.calibrate import Platt
+    >>> fitted = OneVersusRest({"cat": Platt(2.0, 0.0), "dog": Platt(1.0, 0.0)})
+    >>> fitted(np.array([0.0, 0.0])).round(4), str(fitted)
+    (array([-0.6931, -0.6931]), 'one_versus_rest: platt x 2')
     """
 
     method = "one_versus_rest"
 
     parts: dict[str, Calibrator]
+
+    @property
+    def width(self):
+        return len(self.parts)
 
     def map(self, logits):
         x: Any = floating(logits)
@@ -52,11 +62,7 @@ class OneVersusRest(Calibrator):
             for k, column in enumerate(odds.T, start):
                 parts[classes[k]] = fitted_to(_against_rest(rows, k, column))
         fitted = cls(parts)
-        each = [part.certificate for part in parts.values()]
-        bounds = [(e.converged, f"{name}: {e.bound}") for name, e in zip(parts, each, strict=True) if e.bound]
-        bound = min(bounds, key=lambda found: found[0])[1] if bounds else None  # one without a solution before others
-        worst = (all(e.converged for e in each), max(e.iterations for e in each), max(e.gradient for e in each))
-        return replace(fitted, certificate=certified(fitted, rows, *worst, bound))
+        return replace(fitted, certificate=certified(fitted, rows, *Ending.of(parts)))
 
 
 def _against_rest(rows, k, odds):

@@ -10,9 +10,10 @@ import numpy as np
 
 from lastlayer._array import floating, restore
 from lastlayer._check import positive
+from lastlayer.calibrate._binary import BinaryScores
+from lastlayer.calibrate._bounded_newton import Sums, minimise
+from lastlayer.calibrate._certified import certified
 from lastlayer.calibrate.calibrator import Calibrator
-from lastlayer.calibrate.entries import Entries, certified
-from lastlayer.calibrate.projected_newton import Sums, minimise
 from lastlayer.transform import logit
 
 SLOPES = (1e-4, 1e4)  # those looked at, times the standard deviation of the scores
@@ -49,7 +50,7 @@ class Platt(Calibrator):
     @classmethod
     def solve(cls, rows):
         """Slope and intercept of least NLL, with their certificate."""
-        entries = Entries.of(rows)
+        entries = BinaryScores.of(rows)
         steepest = separated(entries)
         if steepest is not None:
             fitted = cls(*steepest)

@@ -9,6 +9,7 @@ import numpy as np
 
 from lastlayer._check import DataError, one_of
 from lastlayer.calibrate.beta import Beta
+from lastlayer.calibrate.by_group_and_label import ByGroup, ByLabel
 from lastlayer.calibrate.calibrator import SCHEMA_VERSION, Calibrator, Certificate, FittedOn, Trial, parameter_names
 from lastlayer.calibrate.ensemble_temperature import EnsembleTemperature
 from lastlayer.calibrate.histogram import Histogram
@@ -16,7 +17,6 @@ from lastlayer.calibrate.identity import Identity
 from lastlayer.calibrate.isotonic import Isotonic
 from lastlayer.calibrate.matrix import Dirichlet, MatrixScaling, Odir
 from lastlayer.calibrate.one_versus_rest import OneVersusRest
-from lastlayer.calibrate.parts import ByGroup, ByLabel
 from lastlayer.calibrate.platt import Platt
 from lastlayer.calibrate.scaling_binning import ScalingBinning
 from lastlayer.calibrate.spline import Spline
@@ -165,7 +165,11 @@ def _record(cls, value, where):
         raise DataError(f"holds {', '.join(kinds)}.", field=where, fix="leave it out, or fit again.")
     if cls is Trial:
         value = {k: float("inf") if v is None and kinds[k] is float else v for k, v in value.items()}
-    return cls(**{name: _typed(kinds[name], v, f"{where}.{name}") for name, v in value.items()})
+    values = {name: _typed(kinds[name], v, f"{where}.{name}") for name, v in value.items()}
+    try:
+        return cls(**values)
+    except ValueError as problem:
+        raise DataError(f"{problem}", field=where, fix="leave it out, or fit again.") from None
 
 
 def _typed(kind, value, where) -> Any:

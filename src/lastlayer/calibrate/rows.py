@@ -1,14 +1,16 @@
 """The rows a calibrator is fitted on: labelled, with a weight, and with a loss that some calibrator can change."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from lastlayer._check import DataError
-from lastlayer.calibrate.table import Table
+from lastlayer.calibrate._table import Table
 from lastlayer.loss import binary_cross_entropy, cross_entropy
 from lastlayer.measure.signs import row_hashes
+from lastlayer.transform import softmax
 
 ROWS_AT_LEAST = 10
 FIRST = 10  # rows left out that are numbered
@@ -104,6 +106,19 @@ class Rows:
         constant = (self.target == self.target[:1]).all(0)
         return tuple(name for name, same in zip(self.classes, constant, strict=True) if same)
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The classes without rows of which there should be some: P(none) = exp(-expected), over K classes below 1e-4.
+
+        The same test as finding L404. A class that is rare, or one of 32,000 tokens, may well have no row.
+        """
+        unseen = [k for k, name in enumerate(self.classes) if name in set(self.unseen)]
+        expected = np.zeros(len(unseen))
+        for block in self.blocks():
+            expected += softmax(block.logits.astype(np.float64))[:, unseen].sum(0)
+        enough = math.log(len(self.classes) / 1e-4)
+        return tuple(self.classes[k] for k, count in zip(unseen, expected, strict=True) if count >= enough)
+
     def take(self, index) -> Self:
         columns = {name: getattr(self, name)[index] for name in ("logits", "target", "weight", "positions")}
         return replace(self, **columns, ids=None if self.ids is None else self.ids[index])
@@ -152,6 +167,18 @@ class Rows:
         with np.errstate(over="ignore"):
             mixed = (hashes * multiplier) >> np.uint64(32)
         return (mixed % np.uint64(count)).astype(np.int64)
+
+    def several_folds(self, count, seed) -> np.ndarray:
+        """`folds` to decide each row by the others; rows that all fall into one are refused."""
+        fold = self.folds(count, seed)
+        if len(np.unique(fold)) < 2:
+            raise DataError(
+                "all rows fall into one fold: their ids (or the rows themselves) repeat, or they are too few.",
+                file=self.source,
+                field=None if self.ids is None else "id",
+                fix="give more rows, each with its own id, or none.",
+            )
+        return fold
 
 
 def text_hashes(ids) -> np.ndarray:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from lastlayer.calibrate._binary import BinaryScores, Runs
+from lastlayer.calibrate._certified import certified
+from lastlayer.calibrate._piecewise import step
 from lastlayer.calibrate.calibrator import Calibrator
-from lastlayer.calibrate.entries import Entries, Runs, certified
 from lastlayer.calibrate.histogram import BINS, bins_of, mass_edges
 from lastlayer.calibrate.one_versus_rest import OneVersusRest
-from lastlayer.calibrate.piecewise import step
 from lastlayer.calibrate.platt import Platt
 from lastlayer.transform import log_sigmoid
 
@@ -21,9 +22,9 @@ class ScalingBinning(Calibrator):
         level of a bin = log sum w sigmoid(platt(z)) - log sum w sigmoid(-platt(z))   over its rows
 
     Its calibration error can be measured, since it takes few values, and the values vary less than frequencies (Kumar,
-    Liang and Ma 2019). Bins have equal weight; curve, bins and means are from the same rows, as in the
-    authors' code, where the theorem splits them in three. Both sums are taken as logarithms, so no bin is 0
-    or 1. Levels rise with the bins; rows of one bin become ties. Exclusive classes are calibrated one versus rest.
+    Liang and Ma 2019). Bins have equal weight; curve, bins and means are from the same rows, as in the authors' code,
+    where the theorem splits them in three. Both sums are taken as logarithms, so no bin is 0 or 1. Levels rise with
+    the bins; rows of one bin become ties. Exclusive classes are calibrated one versus rest.
 
     >>> ScalingBinning([0.0], [-2.0, 2.0])(np.array([-np.inf, 0.0, 0.5, np.nan]))
     array([-2., -2.,  2., nan])
@@ -49,7 +50,7 @@ class ScalingBinning(Calibrator):
         if rows.task == "multiclass":
             return OneVersusRest.of(rows, lambda binary: cls.solve(binary, bins))
         platt = Platt.solve(rows)
-        runs = Runs.of(Entries.of(rows))
+        runs = Runs.of(BinaryScores.of(rows))
         edges = mass_edges(runs, bins)
         first = np.r_[0, np.searchsorted(runs.z, edges, side="right")]
         scaled: Any = platt.map(runs.z)

@@ -8,8 +8,8 @@ from statistics import NormalDist
 import numpy as np
 
 from lastlayer._check import DataError, one_of
+from lastlayer.calibrate.by_group_and_label import ByGroup, ByLabel
 from lastlayer.calibrate.calibrator import Calibrator, FittedOn, Trial
-from lastlayer.calibrate.parts import ByGroup, ByLabel
 from lastlayer.calibrate.registry import METHODS
 from lastlayer.calibrate.rows import ROWS_AT_LEAST, Rows
 from lastlayer.outputs import wanted
@@ -26,11 +26,11 @@ def fit(outputs, method="auto", *, by=None, folds=5, seed=0) -> Calibrator:
         auto = the simplest method whose cross-validated NLL is not significantly above the best, nor above a simpler's
 
     The test is one-sided, on paired differences per row, at 5 % for all methods together (Bonferroni: the best of many
-    is lucky as well). Folds follow from the hash of a row's id (of its
-    content where there is none) and the ``seed``, so that the order of the rows says nothing. What a method tunes, it
-    tunes within the rows it is fitted to, so the cross-validation is nested. Identity is the simplest of all and stays
-    whenever nothing helps significantly, or would be worse on the rows of the fit. Rows that no calibrator can mend (a
-    nan, a probability of 0 on the target) and rows of weight 0 are left out; the certificate counts them.
+    is lucky as well). Folds follow from the hash of a row's id (of its content where there is none) and the ``seed``,
+    so that the order of the rows says nothing. What a method tunes, it tunes within the rows it is fitted to, so the
+    cross-validation is nested. Identity is the simplest of all and stays whenever nothing helps significantly, or would
+    be worse on the rows of the fit. Rows that no calibrator can mend (a nan, a probability of 0 on the target) and rows
+    of weight 0 are left out; the certificate counts them.
 
     ``outputs`` may be a list of shards, which are never joined, and whose scores may be memory maps: fits read blocks.
     ``by`` names a grouping, each group of which gets a calibrator of its own (one that could not be fitted alone, for
@@ -85,23 +85,19 @@ def _choose(rows, serving, folds, seed):
             file=rows.source,
             fix=f"give at least {ROWS_AT_LEAST * folds} rows, or name the method (method='temperature').",
         )
-    fold = rows.folds(folds, seed)
+    fold = rows.several_folds(folds, seed)
     present = np.unique(fold)
-    if len(present) < 2:
-        raise DataError(
-            "all rows fall into one fold: their ids (or the rows themselves) repeat.",
-            file=rows.source,
-            field=None if rows.ids is None else "id",
-            fix="give each row its own id, or none.",
-        )
     losses, seconds, untried = {}, {}, {}
     for name in serving:
         start = time.perf_counter()
         reason = _hindrance(METHODS[name], rows, fold, present)
-        if reason is None:
-            losses[name] = held_out_losses(METHODS[name].calibrator, rows, fold, present)
-            seconds[name] = time.perf_counter() - start
-        else:
+        try:
+            if reason is None:
+                losses[name] = held_out_losses(METHODS[name].calibrator, rows, fold, present)
+                seconds[name] = time.perf_counter() - start
+        except DataError as problem:
+            reason = problem.message.rstrip(".")
+        if reason is not None:
             untried[name] = Trial(name, math.inf, math.inf, math.inf, math.inf, 0.0, f"not tried: {reason}")
     tried = {trial.method: trial for trial in compare(losses, rows.weight, seconds)}
     return _first_that_helps([untried.get(name) or tried[name] for name in serving], rows)
@@ -179,14 +175,21 @@ def _first_that_helps(trials, rows):
 def _serving(rows, method):
     """The methods for rows of this task and kind; a ``method`` that is not among them, or ill served, is refused."""
     if len(rows) < ROWS_AT_LEAST or rows.one_class:
+        only = rows.classes[int(rows.target.flat[0] > 0)] if rows.task == "binary" else "of one class"
+        what = f"all {only}" if rows.one_class else "of all classes"
         raise DataError(
-            f"{len(rows)} labelled rows, of {'one class' if rows.one_class else 'all classes'}, are too few to fit to.",
+            f"{len(rows)} labelled rows, {what}, are too few to fit to.",
             file=rows.source,
             fix=f"give at least {ROWS_AT_LEAST} rows, of two classes or more.",
         )
     serving = [name for name, row in METHODS.items() if rows.task in row.tasks]
-    if method != "auto":
-        one_of(f"calibrate.fit of {rows.task} outputs", "method", method, serving)
+    if method not in ("auto", *serving):
+        raise DataError(
+            f"{method} is not for {rows.task} outputs; these methods are: {', '.join(serving)}.",
+            file=rows.source,
+            field="task",
+            fix="name one of them, or none (method='auto').",
+        )
     if rows.kind == "margin":
         able = [name for name in serving if METHODS[name].margins]
         if not able or method not in ("auto", *able):
@@ -195,7 +198,7 @@ def _serving(rows, method):
                 + (f"and {method} moves no zero." if able else "and no method here moves a zero."),
                 file=rows.source,
                 field="kind",
-                fix=f"use method={able[0]!r}." if able else "say kind='logits' if softmax of them is meant.",
+                fix=f"use another (method={able[0]!r})." if able else "say kind='logits' if softmax of them is meant.",
             )
         serving = able
     if method == "auto":
@@ -208,14 +211,24 @@ def _serving(rows, method):
             file=rows.source,
             fix=f"give at least {free} labelled rows, or use a method whose parameters are held (method='matrix').",
         )
-    asked = serving if method == "auto" else [method]
-    if rows.task == "multiclass" and rows.unseen and any(METHODS[name].per_class for name in asked):
-        names = ", ".join(rows.unseen[:5]) + (f" and {len(rows.unseen) - 5} more" if len(rows.unseen) > 5 else "")
-        whose = "some methods that auto tries have" if method == "auto" else f"{method} has"
-        raise DataError(
-            f"class {names} has no row, and {whose} parameters of each class.",
-            file=rows.source,
-            field="target",
-            fix="give rows of every class, or a method that has one temperature for all (method='temperature').",
-        )
+    if rows.task == "multiclass" and rows.unseen and (method == "auto" or METHODS[method].per_class):
+        _refuse_unseen(rows, method)
     return serving
+
+
+def _refuse_unseen(rows, method):
+    """A class without rows: no method with parameters of each class can be fitted, and `auto` tries those without.
+
+    But a class of which the model expects rows has been lost on the way, or the classes stand in another order.
+    """
+    names = rows.unseen if method != "auto" else rows.lost
+    if not names:
+        return
+    what = f"{method} has parameters of each class" if method != "auto" else "the model expects rows of it"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    raise DataError(
+        f"class {', '.join(names[:5])}{more} has no row, and {what}.",
+        file=rows.source,
+        field="target",
+        fix="give rows of every class, or a method that has one temperature for all (method='temperature').",
+    )

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from lastlayer.calibrate._binary import BinaryScores, Runs
+from lastlayer.calibrate._bounded_newton import Sums, minimise
+from lastlayer.calibrate._certified import certified
+from lastlayer.calibrate._piecewise import hermite
 from lastlayer.calibrate.calibrator import Calibrator, array
-from lastlayer.calibrate.entries import Entries, Runs, certified
 from lastlayer.calibrate.one_versus_rest import OneVersusRest
-from lastlayer.calibrate.piecewise import hermite
 from lastlayer.calibrate.platt import Platt, cross_entropies
-from lastlayer.calibrate.projected_newton import Sums, minimise
 
 KNOTS = 10
 OUTER = 0.05  # of the information, beyond the first knot and beyond the last
@@ -63,7 +64,7 @@ class Spline(Calibrator):
             return OneVersusRest.of(rows, cls.solve)
         line = Platt.solve(rows)
         done: Any = line.certificate
-        runs = Runs.of(Entries.of(rows))
+        runs = Runs.of(BinaryScores.of(rows))
         knots = _knots(runs, line)
         if done.bound is not None or len(knots) < 2:
             knots = np.array([runs.z[0], max(runs.z[-1], runs.z[0] + 1)])

@@ -7,10 +7,11 @@ import numpy as np
 
 from lastlayer._array import arange_like, floating, namespace, restore, stop_gradient
 from lastlayer._row import limit
+from lastlayer.calibrate._binary import BinaryScores
+from lastlayer.calibrate._certified import certified
+from lastlayer.calibrate._piecewise import interpolate
 from lastlayer.calibrate.calibrator import Calibrator
-from lastlayer.calibrate.entries import Entries, certified
 from lastlayer.calibrate.isotonic import curve, rising
-from lastlayer.calibrate.piecewise import interpolate
 from lastlayer.transform import log_odds
 
 
@@ -52,7 +53,7 @@ class TopLabelIsotonic(Calibrator):
     @classmethod
     def solve(cls, rows):
         """The blocks of least NLL of "the prediction is right"."""
-        fitted = cls(*curve(Entries.of(_predictions(rows))))
+        fitted = cls(*curve(BinaryScores.of(_predictions(rows))))
         return replace(fitted, certificate=certified(fitted, rows))
 
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from lastlayer._array import as_array, floating, namespace, restore
 from lastlayer._check import positive
+from lastlayer.calibrate._affine_fit import Penalty, fit
+from lastlayer.calibrate._affine_structure import Diagonal, Shared
 from lastlayer.calibrate.affine import Affine, centred, certificate, inverse_temperature
-from lastlayer.calibrate.affine_fit import Penalty, fit
 from lastlayer.calibrate.calibrator import Calibrator, array
-from lastlayer.calibrate.structure import Diagonal, Shared
 from lastlayer.calibrate.temperature import BETA, likelihood, minimise
 
 HOLD = 1e6  # a penalty that holds a parameter where it is
@@ -23,7 +23,7 @@ class TemperatureBias(Calibrator):
 
     The biases add up to 0. A masked class stays masked. Fitted by Newton's method; a temperature outside 1e-4 to 1e4
     is held at that bound, and the certificate says so. "Bias-corrected temperature scaling" in Alexandari, Kundaje and
-    Shrikumar 2020, section 3.
+    Shrikumar 2020.
 
     >>> TemperatureBias(2.0, [0.5, -0.5])(np.array([4.0, 1.0]))
     array([2.5, 0. ])
@@ -41,6 +41,10 @@ class TemperatureBias(Calibrator):
     @classmethod
     def free_parameters(cls, classes):
         return classes
+
+    @property
+    def width(self):
+        return len(self.bias)
 
     def map(self, logits):
         z = floating(logits)
@@ -67,7 +71,7 @@ class TemperatureBias(Calibrator):
 
 @dataclass(frozen=True, eq=False)
 class VectorScaling(Affine):
-    """A weight and a bias for each class: vector scaling (Guo et al. 2017, section 4.2).
+    """A weight and a bias for each class: vector scaling (Guo et al. 2017).
 
         calibrated_k = weights_k * x_k + bias_k,   x = logits - mean(logits)
 

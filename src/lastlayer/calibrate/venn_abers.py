@@ -2,7 +2,7 @@
 
 Isotonic regression is the slope of the greatest convex minorant of the cumulative sums, the points ``(weight, hits)``.
 One stack of its corners, moved by one score at a time, gives the regression with a test row at every score: linear
-after the sort (Vovk, Petej and Fedorova 2015, algorithms 1 to 4), where refitting would be quadratic.
+after the sort (Vovk, Petej and Fedorova 2015), where refitting would be quadratic.
 """
 
 from dataclasses import dataclass, replace
@@ -12,10 +12,11 @@ import numpy as np
 
 from lastlayer._array import restore
 from lastlayer._check import DataError
+from lastlayer.calibrate._binary import BinaryScores, Runs
+from lastlayer.calibrate._certified import certified
+from lastlayer.calibrate._piecewise import step
 from lastlayer.calibrate.calibrator import Calibrator, array
-from lastlayer.calibrate.entries import Entries, Runs, certified
 from lastlayer.calibrate.one_versus_rest import OneVersusRest
-from lastlayer.calibrate.piecewise import step
 
 
 class Interval(NamedTuple):
@@ -32,10 +33,10 @@ class VennAbers(Calibrator):
         p = p1 / (1 - p0 + p1),   log-odds = log p1 - log(1 - p0)
 
     One of ``p0 <= p1`` is perfectly calibrated if the rows are exchangeable, whatever the model; `interval` gives both.
-    Their merger minimises the largest regret in log-loss (Vovk, Petej and Fedorova 2015, section 4) and is never
-    0 or 1. ``p0`` is ``low[i]`` from ``low_edges[i]`` on, and 0 below them; ``p1`` is ``high[i]`` up to
-    ``high_edges[i]``, and 1 above. Rows between two scores of the fit become ties. Infinite logits get the outer
-    values. Exclusive classes are calibrated one versus rest by the merged probability.
+    Their merger minimises the largest regret in log-loss (Vovk, Petej and Fedorova 2015) and is never 0 or 1. ``p0`` is
+    ``low[i]`` from ``low_edges[i]`` on, and 0 below them; ``p1`` is ``high[i]`` up to ``high_edges[i]``, and 1 above.
+    Rows between two scores of the fit become ties. Infinite logits get the outer values. Exclusive classes are
+    calibrated one versus rest by the merged probability.
 
     >>> fitted = VennAbers([0.0, 1.0], [0.0, 0.6], [0.0, 1.0], [0.4, 1.0])
     >>> fitted.interval(np.array([-1.0, 0.5]))
@@ -84,7 +85,7 @@ class VennAbers(Calibrator):
             )
         if rows.task == "multiclass":
             return OneVersusRest.of(rows, cls.solve)
-        runs = Runs.of(Entries.of(rows))
+        runs = Runs.of(BinaryScores.of(rows))
         high = added_positive(runs.hits, runs.hits + runs.misses)
         low = 1 - added_positive(runs.misses[::-1], (runs.hits + runs.misses)[::-1])[::-1]
         last, first = np.r_[np.diff(high) > 0, True], np.r_[True, np.diff(low) > 0]

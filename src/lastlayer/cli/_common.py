@@ -190,22 +190,30 @@ def table(*columns):
 
 
 @contextmanager
-def progress(what, total=None):
-    """Calling what it yields advances a bar, which a terminal is shown on stderr once a second has gone by."""
+def progress(what, total=None, unit=""):
+    """Calling what it yields, with a number of steps, advances a bar: on stderr, on a terminal, after a second."""
     if _silent() or not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda steps=1: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    count = [] if total is None else [MofNCompleteColumn()]
-    columns = (TextColumn("{task.description}"), BarColumn(), *count, TimeElapsedColumn())
+    count = f"{{task.completed:,.0f}} of {total:,.0f} {unit}" if total else f"{{task.completed:,.0f}} {unit}"
+    counted = [TextColumn(count), TextColumn("{task.fields[rate]}")] if total or unit else []
+    left = [TimeRemainingColumn()] if total else []
+    columns = (TextColumn("{task.description}"), BarColumn(), *counted, TimeElapsedColumn(), *left)
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(what, total=total)
+    task = bar.add_task(what, total=total, rate="")
     timer = threading.Timer(_SLOW, bar.start)
     timer.start()
+
+    def advance(steps=1):
+        bar.advance(task, steps)
+        speed = bar.tasks[0].speed
+        bar.update(task, rate=f"{speed:,.0f} {unit}/s" if speed and unit else "")
+
     try:
-        yield lambda: bar.advance(task)
+        yield advance
     finally:
         timer.cancel()
         timer.join()

@@ -1,16 +1,19 @@
-"""Files to outputs, states and one report: shards are evaluated one by one and merged."""
+"""Files to states and one report."""
 
 import io
 import os
 import shlex
 import sys
 from pathlib import Path
+from typing import NamedTuple
+
+import click
 
 from lastlayer._check import DataError
 from lastlayer.calibrate import load as load_calibrator
-from lastlayer.cli._common import how_again, progress, shown
-from lastlayer.io import load
-from lastlayer.measure import Evaluation, evaluate
+from lastlayer.cli._common import how_again, shown
+from lastlayer.cli._evaluating import Evaluating, merged
+from lastlayer.measure import Evaluation
 from lastlayer.report import Report
 
 OF_STATES = "DATA"  # how a fix names the rows of states, which do not hold them any more
@@ -23,26 +26,62 @@ def calibrator_from(file):
     return None if file is None else load_calibrator(file)
 
 
-def report_of(files, how, calibrator_file=None, convention=None):
-    """One `Report` of all files, each data or a state."""
+class Found(NamedTuple):
+    """A report, and the complaints about files that were skipped."""
+
+    report: Report
+    skipped: tuple[str, ...]
+
+
+def report_of(files, how, calibrator_file=None, convention=None, *, resume=None, skip_bad=False) -> Found:
+    """One `Report` of all files, each data or a state, read block by block.
+
+    Where it is interrupted, what is done is written to NAME.partial, and the call that goes on is said.
+    """
     calibrator = calibrator_from(calibrator_file)
-    after = before = None
-    states = [holds_state(file) for file in files]
-    with progress("evaluating", total=len(files) if len(files) > 1 else None) as advance:
-        for file, is_state in zip(files, states, strict=True):
-            one, other = _evaluated(file, is_state, how, calibrator, convention)
-            after, before = _merged(after, one, file), _merged(before, other, file)
-            advance()
-    assert after is not None  # FILE... is at least one
+    job = Evaluating(tuple(files), how, calibrator, convention, skip_bad)
+    if resume is not None:
+        job.resume(resume)
+    states = [file for file in files if holds_state(file)]
+    _refuse_late(states, calibrator, convention)
+    data = OF_STATES if states else on_command_line(files, how)
+    try:
+        job.run(lambda file: _read_state(file) if file in states else None)
+    except KeyboardInterrupt:
+        _interrupted(job, files, how, calibrator_file, convention)
+        raise
     words = None if calibrator is None else str(calibrator)
-    return Report(after, sources(files), before, words, OF_STATES if any(states) else on_command_line(files, how))
+    evaluation = job.result()
+    return Found(Report(evaluation, sources(files), job.done.before, words, data), job.done.skipped)
+
+
+def _interrupted(job, files, how, calibrator_file, convention):
+    partial = page_name(files).removesuffix(".report.html") + ".partial"
+    if not job.save(partial):
+        return
+    options = "" if calibrator_file is None else f" --calibrator {shlex.quote(calibrator_file)}"
+    options += "" if convention is None else f" --convention {convention}"
+    options += " --skip-bad" if job.skip_bad else ""
+    place = f"in file {job.done.file + 1} of {len(files)}, " if len(files) > 1 else ""
+    click.echo(f"\ninterrupted {place}after row {job.done.row:,}; go on with:", err=True)
+    click.echo(f"lastlayer check {on_command_line(files, how)}{options} --resume {shlex.quote(partial)}", err=True)
+
+
+def _refuse_late(states, calibrator, convention):
+    if states and (calibrator is not None or convention is not None):
+        what = "--calibrator" if calibrator is not None else "--convention"
+        raise DataError(
+            f"is a state: its rows are summed already, so {what} comes too late.",
+            file=shown(states[0]),
+            fix=f"give {what} when the data is checked: lastlayer check DATA {what} ... --state STATE.",
+        )
 
 
 def state_of(files):
     """The states in the files as one."""
     total = _read_state(files[0])
     for file in files[1:]:
-        total = _merged(total, _read_state(file), file)
+        total = merged(total, _read_state(file), file)
     return total
 
 
@@ -73,31 +112,6 @@ def write_page(report, path, files, force, otherwise):
         return report.to_html(page_name(files), force=force)
     except DataError as error:
         raise DataError(error.message, file=error.file, fix=otherwise) from error
-
-
-def _evaluated(file, is_state, how, calibrator, convention):
-    """Evaluations with the calibrator and, where there is one, without."""
-    if is_state:
-        if calibrator is not None or convention is not None:
-            what = "--calibrator" if calibrator is not None else "--convention"
-            raise DataError(
-                f"is a state: its rows are summed already, so {what} comes too late.",
-                file=shown(file),
-                fix=f"give {what} when the data is checked: lastlayer check DATA {what} ... --state STATE.",
-            )
-        return _read_state(file), None
-    outputs = load(file, **how)
-    if calibrator is None:
-        return evaluate(outputs, convention=convention), None
-    after = evaluate(calibrator.apply(outputs), convention=convention)
-    return after, None if outputs.kind == "margin" else evaluate(outputs, convention=convention)
-
-
-def _merged(total, part, file):
-    try:
-        return part if total is None else total.merge(part)
-    except DataError as error:
-        raise error.within(shown(file)) from None
 
 
 def holds_state(file):

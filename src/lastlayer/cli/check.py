@@ -1,5 +1,6 @@
 """``lastlayer check``: metrics with intervals, coded findings, and a page."""
 
+import json
 import shlex
 
 import click
@@ -51,6 +52,8 @@ class Limit(click.ParamType):
 @data_options
 @calibrator_option
 @convention_option
+@click.option("--resume", metavar="FILE", help="Go on from the NAME.partial that an interrupted call wrote.")
+@click.option("--skip-bad", is_flag=True, help="Leave out files that cannot be read, and list them.")
 @click.option("--state", metavar="FILE", help="Write the summed state, for `lastlayer merge`.")
 @click.option(
     "--html", metavar="FILE", help="Where the page goes, instead of NAME.report.html here (also with --json)."
@@ -64,15 +67,31 @@ class Limit(click.ParamType):
 )
 @click.option("--max", "limits", type=Limit(), multiple=True, help="Exit 1 if a metric is above VALUE. Repeatable.")
 @force_option
-def check(files, how, calibrator, convention, state, html, no_html, fail_on, limits, force, as_json, quiet):
+def check(
+    files,
+    how,
+    calibrator,
+    convention,
+    resume,
+    skip_bad,
+    state,
+    html,
+    no_html,
+    fail_on,
+    limits,
+    force,
+    as_json,
+    quiet,
+):
     """Metrics with intervals, findings with their fixes, a page.
 
     Several files are shards of one data set: they are evaluated one by one and merged. FILE is npz, npy, safetensors,
-    parquet, csv, tsv, jsonl, or - for standard input. With --json a page is written only where --html says.
+    parquet, csv, tsv, jsonl, or - for standard input. npz, npy and parquet are read in blocks, so they may be larger
+    than memory; an interrupted call says how to go on. With --json a page is written only where --html says.
     """
     if html is not None and no_html:
         raise usage("--html and --no-html contradict each other.")
-    report = report_of(files, how, calibrator, convention)
+    report, skipped = report_of(files, how, calibrator, convention, resume=resume, skip_bad=skip_bad)
     _known(limits, report.metrics)
     # The page first: it replaces itself, so that a call whose state was refused can be repeated.
     page = None if no_html or (as_json and html is None) else write_page(report, html, files, force, _OTHERWISE)
@@ -80,9 +99,11 @@ def check(files, how, calibrator, convention, state, html, no_html, fail_on, lim
         with atomic_writer(state, force=force) as file:
             file.write(report.evaluation.to_bytes())
     if as_json:
-        click.echo(report.to_json())
+        click.echo(report.to_json() if not skip_bad else json.dumps(report.to_dict() | {"skipped": skipped}, indent=2))
     elif state != "-":
         show(report)
+    for complaint in skipped:
+        click.echo(f"skipped: {complaint}", err=True)
     if page is not None:
         say(f"report: {page}")
     _suggest(report, files, calibrator)

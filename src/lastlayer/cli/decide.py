@@ -81,7 +81,9 @@ def _of_percent(text):
 @click.option("--held-out", metavar="FILE", help="Rows that nothing was fitted on; labelled but for --coverage.")
 @click.option("--held-out-split", metavar="NAME", help="The split of the held-out rows, if not that of --split.")
 @click.option("--confidence", type=Share(), default=0.95, show_default=True, help="With which the guarantee holds.")
-@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Of random sets.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", default=0, show_default=True, help="Of random sets."
+)
 @click.option("-o", "--output", metavar="FILE", help="Write the decisions: .csv, .jsonl, .parquet, or - (CSV).")
 @data_options
 @force_option
@@ -202,7 +204,7 @@ def _refuse_rows_of_the_fit(rows, fitted):
     if fitted is not None and fitted.fitted_on is not None and rows.target is not None:
         shared = fitted.fitted_on.shared(Rows.of(rows).hashes())
         if shared:
-            what = "the rows" if shared == 1 else f"about {shared:.0%} of the rows"
+            what = "the rows" if shared == 1 else f"about {shared:{'.0%' if shared > 0.01 else '.1%'}} of the rows"
             raise DataError(
                 f"holds {what} that the calibrator was fitted on, so it promises nothing about new ones.",
                 file=rows.source,
@@ -284,7 +286,7 @@ def _set_lines(decisions):
     if decisions.members is None:
         return
     found = _of_sets(decisions)
-    several = 1 - found["one"] - found["empty"]
+    several = max(1 - found["one"] - found["empty"], 0.0)
     yield f"  sets           {found['mean_size']:.3g} classes on average"
     yield f"                 {found['one']:.1%} of one class, {several:.1%} of more"
     if found["empty"]:

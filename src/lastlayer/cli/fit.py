@@ -67,7 +67,7 @@ def fit(files, output, method, by, seed, how, force, as_json, quiet):
     if output is None:
         data = on_command_line(files, how)
         suggest(f"lastlayer fit {data} -o calibrator.json, to keep it")
-    else:
+    elif output != "-":
         suggest(f"lastlayer check TEST --calibrator {shlex.quote(output)}, on rows that nothing was fitted on")
 
 
@@ -75,9 +75,15 @@ def _show(calibrator, output):
     if calibrator.selection:
         click.echo("cross-validated on the same rows:")
         tried = table("method", ">nll", ">above", ">95 % interval", ">time", "")
+        untried: dict[str, list[str]] = {}
         for t in calibrator.selection:
-            tried.add_row(t.method, *_cells(t), _VERDICTS.get(t.verdict, t.verdict))
+            if t.verdict.startswith("not tried"):
+                untried.setdefault(t.verdict, []).append(t.method)
+            else:
+                tried.add_row(t.method, *_cells(t), _VERDICTS.get(t.verdict, t.verdict))
         show(tried)
+        for reason, methods in untried.items():
+            click.echo(f"{reason} ({', '.join(methods)})")
     done = calibrator.certificate
     click.echo(str(calibrator))
     if done is not None:
@@ -105,8 +111,6 @@ _VERDICTS = {WORSE: "worse", AS_GOOD: "as good", NO_BETTER: "no gain"}
 
 
 def _cells(trial):
-    if trial.verdict.startswith("not tried"):
-        return "", "", "", ""
     if not trial.difference:
         return f"{trial.nll:.6f}", "0", "", f"{trial.seconds:.2f}s"
     low, high = (trial.difference + sign * Z95 * trial.difference_error for sign in (-1, 1))

@@ -25,7 +25,7 @@ def report(files, output, how, calibrator, convention, force, as_json, quiet):
     It replaces an older page, and no other file. Its path is printed, and with --json the report as well, as by
     `check`.
     """
-    found = report_of(files, how, calibrator, convention)
+    found, _ = report_of(files, how, calibrator, convention)
     page = write_page(found, output, files, force, _OTHERWISE)
     if as_json:
         click.echo(found.to_json())

@@ -36,8 +36,9 @@ def clopper_pearson(count, rows, confidence) -> Bounds:
 
 def fraction(function, parameter, value):
     """Refuse what is not strictly between 0 and 1."""
-    if not 0 < value < 1:
-        percent = f" Write {value / 100:g} for {value:g} %." if 1 < value < 100 else ""
+    number = isinstance(value, int | float | np.floating)
+    if not number or not 0 < value < 1:
+        percent = f" Write {value / 100:g} for {value:g} %." if number and 1 < value < 100 else ""
         raise ValueError(f"{function}: {parameter} lies between 0 and 1, both excluded; this is {value!r}.{percent}")
 
 

@@ -1,37 +1,37 @@
 """Sets of classes that hold the true one as often as promised: split conformal prediction on logits.
 
-A score says how badly a class conforms to its row; `decide.scores` has six. The threshold is an order statistic of the
-scores of the true classes of held-out rows, and the set of a new row holds every class whose score does not exceed it:
+A score says how badly a class conforms to its row; `decide.conformal_scores` has six. The threshold is an order
+statistic of the scores of the true classes of held-out rows, and the set of a new row holds every class whose score
+does not exceed it:
 
     threshold = the k-th smallest of n,  k = ceil((n + 1)(1 - alpha));    k / (n + 1) = P(the set holds the true class)
 
-for rows drawn alike (Vovk, Gammerman & Shafer 2005), with >= in place of = where scores
-tie. Scores live in log space and nothing is compared with a tolerance: a score equal to the threshold is in the set.
+for rows drawn alike (Vovk, Gammerman & Shafer 2005), with >= in place of = where scores tie. Scores live in log space
+and nothing is compared with a tolerance: a score equal to the threshold is in the set.
 """
 
-import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lastlayer._array import as_array, floating, namespace, to_numpy
 from lastlayer._check import DataError, one_of, shape
+from lastlayer.decide._conformal_quantile import fewest_rows, order, threshold, too_few
+from lastlayer.decide._record import Record, Recorded, typed
+from lastlayer.decide._sorted_rows import Place, likeliest, rank_of, ranked, ranks
+from lastlayer.decide._uniform import CALIBRATION, NEW_ROWS, check_seed, row_numbers, uniform
 from lastlayer.decide.bound import counted, fraction
 from lastlayer.decide.choice import Choice, choose
-from lastlayer.decide.conditional import Partition
 from lastlayer.decide.decisions import Decisions
-from lastlayer.decide.draw import CALIBRATION, NEW_ROWS, check_seed, row_numbers, uniform
-from lastlayer.decide.quantile import fewest_rows, order, threshold, too_few
-from lastlayer.decide.ranked import Place, likeliest, rank_of, ranked, ranks
+from lastlayer.decide.partition import Partition, grouping
 from lastlayer.outputs import Outputs, brief, wanted
 
-SCHEMA_VERSION = 1
 _BLOCK = 1 << 17  # entries at a time: APS on 10,000 x 100 took 29 ms for fit and sets, 42 at 1 << 15, 33 at 1 << 18
 
 
-class Score:
+class Score(Recorded):
     """How badly a class conforms to its row: never less for a class of a higher rank, and infinite at worst.
 
     A score is a frozen dataclass of its own parameters with a ``name`` and ``of``; calling ``fit`` gives sets.
@@ -39,11 +39,11 @@ class Score:
 
     name: ClassVar[str]
     randomized: bool = False
-    _named: ClassVar[dict[str, type["Score"]]] = {}
+    named: ClassVar[dict[str, type["Score"]]] = {}
 
     def __init_subclass__(cls, name):
         cls.name = name
-        Score._named[name] = cls
+        Score.named[name] = cls
 
     def of(self, place: Place) -> Any:
         """The score of each class, from where it stands."""
@@ -62,8 +62,7 @@ class Score:
         return ConformalSets.fit(cls(**parameters), outputs, alpha, by=by, seed=seed)
 
     def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {"name": self.name} | {field.name: getattr(self, field.name) for field in fields(self)}  # pyright: ignore
+        return {"name": self.name} | super().record()
 
 
 def as_score(score) -> Score:
@@ -73,47 +72,14 @@ def as_score(score) -> Score:
     if isinstance(score, type) and issubclass(score, Score):
         return score()
     if not isinstance(score, dict) or "name" not in score:
-        raise TypeError(f"score is one of {', '.join(Score._named)}, such as decide.APS(), not {score!r}.")
-    parameters = dict(score)
-    one_of("conformal", "score", parameters["name"], tuple(Score._named))
-    found = Score._named[parameters.pop("name")](**parameters)
-    if not isinstance(found.randomized, bool):
-        raise TypeError(f"{found.name}: randomized is True or False, not {found.randomized!r}.")
-    return found
+        raise TypeError(f"score is one of {', '.join(Score.named)}, such as decide.APS(), not {score!r}.")
+    one_of("conformal", "score", score["name"], tuple(Score.named))
+    made = Score.named[score["name"]]
+    return made(**typed(made, {name: value for name, value in score.items() if name != "name"}))
 
 
-class Sets:
-    """A fitted record that turns logits into sets of classes or labels, with JSON both ways."""
-
-    name: ClassVar[str]
-    _named: ClassVar[dict[str, type["Sets"]]] = {}
-
-    def __init_subclass__(cls, name):
-        cls.name = name
-        Sets._named[name] = cls
-
-    def to_json(self) -> str:
-        """``{"schema_version": 1, "sets": NAME, "parameters": {...}}``, read back by `from_json` without loss."""
-        parameters = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # pyright: ignore
-        record = {"schema_version": SCHEMA_VERSION, "sets": self.name, "parameters": parameters}
-        return json.dumps(record, allow_nan=False, ensure_ascii=False)
-
-    @staticmethod
-    def from_json(text: str, file=None) -> "Sets":
-        """The sets that `to_json` wrote down; ``file`` is named in a complaint."""
-        try:
-            record = json.loads(text)
-            version, name, parameters = record["schema_version"], record["sets"], record["parameters"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _unreadable(f"not conformal sets ({type(error).__name__}: {error}).", file) from None
-        if version != SCHEMA_VERSION:
-            raise _unreadable(f"schema_version {version!r}; this library reads {SCHEMA_VERSION}.", file)
-        if not isinstance(name, str) or name not in Sets._named:
-            raise _unreadable(f"sets {name!r} are not one of {', '.join(Sets._named)}.", file)
-        try:
-            return Sets._named[name](**parameters)
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise _unreadable(f"not the parameters of {name} sets: {error}.", file) from None
+class Sets(Record, kind="sets", called="conformal sets"):
+    """A fitted record that turns logits into sets of classes or labels."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +103,14 @@ class ConformalSets(Sets, name="split"):
         object.__setattr__(self, "score", as_score(self.score))
         fraction("ConformalSets", "alpha", self.alpha)
         if isinstance(self.partition, dict):
-            object.__setattr__(self, "partition", Partition(**self.partition))
+            object.__setattr__(self, "partition", Partition(**typed(Partition, self.partition)))
         for name, kind in (("thresholds", float), ("rows", int), ("classes", str)):
             object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
         parts = len(self.partition.names)
         if not len(self.thresholds) == len(self.rows) == parts or any(map(math.isnan, self.thresholds)):
             raise ValueError(f"ConformalSets: one threshold and one number of rows for each of {parts} parts.")
+        if len(self.partition.part_of_class) not in (0, len(self.classes)):
+            raise ValueError(f"ConformalSets: one part for each of {len(self.classes)} classes.")
         one_of("ConformalSets", "task", self.task, ("multiclass", "binary"))
         check_seed("ConformalSets", self.seed)
 
@@ -161,7 +129,7 @@ class ConformalSets(Sets, name="split"):
         threshold that keeps the promise, so its classes are always in the set, and `always` names it; where no part has
         enough rows, or more rows than ``alpha`` allows can be covered by no set, that is refused.
 
-        >>> from lastlayer.decide.scores import LAC
+        >>> from lastlayer.decide.conformal_scores import LAC
         >>> rng = np.random.default_rng(0)
         >>> z = 3 * rng.normal(size=(1000, 4))
         >>> y = np.argmax(z + rng.gumbel(size=z.shape), axis=1)
@@ -233,9 +201,7 @@ class ConformalSets(Sets, name="split"):
     def apply(self, outputs: Outputs) -> np.ndarray:
         """The sets of these rows, bool ``(n, classes)``; ``ids`` number the rows, ``groups`` give their groups."""
         outputs = fitting(self, "sets.apply", outputs)
-        group = None
-        if self.partition.of_groups:
-            group = self.partition.column(outputs)
+        group = grouping(outputs, self.partition.by) if self.partition.of_groups else None
         rows = None if outputs.ids is None else row_numbers(outputs.ids)
         return self(outputs.logits, group=group, rows=rows)
 
@@ -340,19 +306,3 @@ def decided(sets, outputs) -> Decisions:
     alone = members.sum(axis=1) == 1
     accept = alone & (choice.index >= 0) & (members.argmax(axis=1) == choice.index)
     return Decisions.of(outputs, sets, accept, Choice(choice.index, choice.log_odds), members=members)
-
-
-def _plain(value):
-    if isinstance(value, Score):
-        return value.record()
-    if isinstance(value, Partition):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def _unreadable(message, file):
-    return DataError(message, file=file, field="sets", fix="write them with sets.to_json().")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lastlayer._check import DataError
+from lastlayer.decide._fixed_sequence import Steps, fewest_rows, highest_risk, lowest
+from lastlayer.decide._uniform import check_seed
 from lastlayer.decide.bound import clopper_pearson, counted, fraction
 from lastlayer.decide.choice import choose
 from lastlayer.decide.decisions import Decisions
-from lastlayer.decide.draw import check_seed
 from lastlayer.decide.policy import Policy
-from lastlayer.decide.sequence import Steps, fewest_rows, highest_risk
 from lastlayer.measure.signs import row_hashes
 from lastlayer.outputs import Outputs, wanted
 
@@ -166,11 +166,7 @@ def _beyond(steps, risk, confidence, draw, source):
             file=source,
             fix="give more labelled held-out rows, or ask for a higher risk or a lower confidence.",
         )
-    # In steps of about 5 %, rounded before they are tried: the target that the message names works.
-    higher = (float(f"{risk * 1.05**step:.2g}") for step in range(1, 1 + int(math.log(1 / risk) / math.log(1.05))))
-    works = next(
-        (f"about {r:g}" for r in higher if r < 1 and steps.reached(r, confidence, draw) is not None), "none below 1"
-    )
+    works = lowest(risk, lambda r: steps.reached(r, confidence, draw) is not None)
     return DataError(
         f"no threshold promises a risk of at most {risk:g} at confidence {confidence:g} on these {steps.usable} "
         f"held-out rows; the lowest risk they can promise is {works}.",

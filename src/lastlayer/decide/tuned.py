@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from lastlayer._check import DataError, one_of
+from lastlayer.decide._tuned_columns import Columns, said
+from lastlayer.decide._tuned_cuts import goal
 from lastlayer.decide.choice import Choice, argmax, blocks, log_odds_of
-from lastlayer.decide.columns import Columns, said
-from lastlayer.decide.cuts import goal
 from lastlayer.decide.decisions import Decisions
 from lastlayer.decide.policy import Policy
 from lastlayer.outputs import Outputs, brief, wanted
@@ -57,9 +57,13 @@ class Tuned(Policy, name="tuned"):
     def fit(cls, outputs: Outputs, measure="f1", *, by=None, folds=5, seed=0, **options) -> "Tuned":
         """The thresholds that make the measure best on these labelled rows, and what to expect of them on new ones.
 
-        ``measure`` is ``"f1"``, ``"f_beta"`` (``beta=``), ``"balanced_accuracy"``, ``"net_benefit"`` (``at=``, the
-        threshold probability) or ``"cost"`` (``false_positive=``, ``false_negative=``); the formulas are those of
-        `cuts.Goal`. It is the mean over labels or classes where there are several. Multilabel outputs get one
+            f_beta             (1 + beta^2) TP / (beta^2 (TP + FN) + TP + FP),  0 of nothing;  f1 is beta = 1
+            balanced_accuracy  (TP / (TP + FN) + TN / (TN + FP)) / 2 = (1 + Youden's J) / 2;  of classes: mean recall
+            net_benefit        (TP - FP at / (1 - at)) / n
+            cost               (FP false_positive + FN false_negative) / n, the only one to be small
+
+        The last two are given ``at=``, the threshold probability (Vickers and Elkin 2006), and ``false_positive=``,
+        ``false_negative=``. It is the mean over labels or classes where there are several. Multilabel outputs get one
         threshold, or with ``by="label"`` each label its own. Multiclass ones, with ``by="class"``, get one for each
         class, for F-beta and balanced accuracy; costs of classes are for `CostMatrix`.
 

@@ -15,9 +15,10 @@ from lastlayer._check import DataError, one_of
 from lastlayer.io import objects
 from lastlayer.io._fields import KIND_WORDS, Wanted, assemble, target_of
 from lastlayer.io.atomic import atomic_writer
+from lastlayer.io.stream import Blocks
 from lastlayer.outputs import KINDS, TASKS
 
-__all__ = ["FORMATS", "KIND_WORDS", "atomic_writer", "load", "save"]
+__all__ = ["FORMATS", "KIND_WORDS", "Blocks", "atomic_writer", "blocks", "load", "save"]
 
 _MODULES = {
     "npz": "npz",
@@ -70,6 +71,48 @@ def load(
     >>> ll.load({"logits": [[2.0, 0.5], [0.1, 1.0]], "target": [0, 1], "classes": ["cat", "dog"]})
     Outputs(2 rows, 2 classes, logits float64, labelled)
     """
+    wanted = _asked(source, kind, split, scores_key, target_key, target_file, target, classes, task, format)
+    if not _is_file(source):
+        return assemble(objects.read(source), wanted)
+    with _opened(source, format) as columns:
+        return assemble(columns, wanted)
+
+
+def blocks(source, kind=None, *, start=0, **how) -> Blocks:
+    """The rows of a file as `Outputs` of some ten thousand each, one after another: memory does not grow with them.
+
+    npz, npy and parquet files are never whole in memory; what can only be read whole (CSV, JSONL, safetensors, objects,
+    arrays in F-order) is, and then cut. ``how`` are the parameters of `load`. ``start`` is the first row.
+
+    >>> import pathlib, tempfile
+    >>> import lastlayer as ll
+    >>> path = ll.save(ll.Outputs(np.zeros((5, 2)), "logits"), pathlib.Path(tempfile.mkdtemp()) / "five.npz")
+    >>> [len(block) for block in blocks(path)]
+    [5]
+    """
+    names = ("split", "scores_key", "target_key", "target_file", "target", "classes", "task", "format")
+    for name in how:
+        one_of("blocks", "parameter", name, names)
+    given = [how.get(name) for name in names]
+    wanted = _asked(source, kind, *given)
+    return Blocks(lambda: _columns(source, how.get("format")), wanted, start)
+
+
+@contextmanager
+def _columns(source, form):
+    if not _is_file(source):
+        yield objects.read(source)
+        return
+    with _opened(source, form) as columns:
+        yield columns
+
+
+def _is_file(source):
+    return isinstance(source, str | os.PathLike)
+
+
+def _asked(source, kind, split, scores_key, target_key, target_file, target, classes, task, format):
+    """What the caller said, checked."""
     if kind in KIND_WORDS:
         allowed = ", ".join(map(repr, KINDS))
         raise ValueError(f"load: kind is one of {allowed}, not {kind!r}. Did you mean {KIND_WORDS[kind]!r}?")
@@ -87,12 +130,8 @@ def load(
             target, target_key = target_of(columns, target_key), None
     if target is not None:
         target = objects.array("target", target)
-    is_file = isinstance(source, str | os.PathLike)
-    wanted = Wanted(kind, split, scores_key, target_key, target, classes, task, str(source) if is_file else None)
-    if not is_file:
-        return assemble(objects.read(source), wanted)
-    with _opened(source, format) as columns:
-        return assemble(columns, wanted)
+    name = str(source) if _is_file(source) else None
+    return Wanted(kind, split, scores_key, target_key, target, classes, task, name)
 
 
 def save(outputs, path, *, force=True, format=None):

@@ -7,7 +7,7 @@ groupings of that name. With ``split`` every name but ``classes`` and ``task`` i
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -48,6 +48,10 @@ class Source(Protocol):
         """The columns: ``numbers`` as numbers, whatever the format; ``others`` as the format has them."""
         ...
 
+    def stream(self, names: Sequence[str], start: int, step: int) -> Iterator[dict[str, np.ndarray]] | None:
+        """The columns from row ``start``, at most ``step`` rows at a time; None where they are to be read whole."""
+        ...
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -71,8 +75,10 @@ class Arrays:
 
     typed = True
 
-    def __init__(self, names, get: Callable[[str], np.ndarray], outline, declared: Mapping[str, Any] | None = None):
-        self.names, self._get, self.outline = tuple(names), get, outline
+    def __init__(
+        self, names, get: Callable[[str], np.ndarray], outline, declared: Mapping[str, Any] | None = None, opened=None
+    ):
+        self.names, self._get, self.outline, self._opened = tuple(names), get, outline, opened
         if declared is None:
             # npz files and dictionaries keep their metadata among the arrays.
             declared = {"classes": get("classes")} if "classes" in self.names else {}
@@ -83,10 +89,30 @@ class Arrays:
     def read(self, numbers, others):
         return {name: self._get(name) for name in (*numbers, *others)}
 
+    def stream(self, names, start, step):
+        """``opened(name)`` gives rows and ``take(count)``, which reads that many on; None for one that has no rows."""
+        if self._opened is None:
+            return None
+        columns = {name: self._opened(name) for name in names}
+        if any(column is None for column in columns.values()):
+            return None
+        return self._streamed(columns, start, step)
 
-def bare(array):
+    def _streamed(self, columns, start, step):
+        rows = {name: column.rows for name, column in columns.items()}
+        if len(set(rows.values())) > 1:
+            there = ", ".join(f"{name} {count}" for name, count in rows.items())
+            raise DataError(f"columns of different lengths: {there}.", fix="give every column the same number of rows.")
+        for column in columns.values():
+            column.skip(start)
+        for first in range(start, next(iter(rows.values())), step):
+            count = min(step, next(iter(rows.values())) - first)
+            yield {name: column.take(count) for name, column in columns.items()}
+
+
+def bare(dtype, dims, get, opened=lambda: None):
     """A `Source` of one array that has no name: the scores."""
-    return Arrays([BARE], lambda name: array, lambda name: (array.dtype, array.shape))
+    return Arrays([BARE], lambda name: get(), lambda name: (dtype, dims), opened=lambda name: opened())
 
 
 class Scores(NamedTuple):
@@ -97,8 +123,26 @@ class Scores(NamedTuple):
     classes: list[str] | None
 
 
-def assemble(source, wanted):
-    """The `Outputs` that the columns of ``source`` hold."""
+class Layout(NamedTuple):
+    """Which columns of a source are what."""
+
+    scores: Scores
+    target: list[str]
+    weight: list[str]
+    ids: list[str]
+    groups: dict[str, str]
+
+    @property
+    def numbers(self):
+        return [*self.scores.columns, *self.weight]
+
+    @property
+    def others(self):
+        return [*self.target, *self.ids, *self.groups.values()]
+
+
+def layout(source, wanted) -> Layout:
+    """Where in ``source`` stands what ``wanted`` asks for."""
     _check_names(source)
     if tuple(source.names) == (BARE,) and wanted.scores_key is None:
         wanted = replace(wanted, scores_key=BARE)
@@ -110,26 +154,37 @@ def assemble(source, wanted):
     if clash:
         raise DataError("named as scores and as target.", field=clash[0], fix="name the target with --target-key.")
     weight, ids = ([name for name in [wanted.name(field)] if name in source.names] for field in ("weight", "id"))
-    groups = _find_groups(source, wanted)
-    columns = source.read([*scores.columns, *weight], [*target, *ids, *groups.values()])
+    return Layout(scores, target, weight, ids, _find_groups(source, wanted))
 
+
+def assemble(source, wanted):
+    """The `Outputs` that the columns of ``source`` hold."""
+    where = layout(source, wanted)
+    columns = source.read(where.numbers, where.others)
+    outputs = outputs_of(columns, where, source, wanted)
+    _refuse_nothing_but_nan(outputs.scores, where.scores)
+    return outputs
+
+
+def outputs_of(columns, where, source, wanted):
+    """The `Outputs` of the rows that ``columns`` hold, be they all of ``source`` or some."""
     task = wanted.task or source.declared.get("task")
-    values = _score_array(columns, scores, task)
-    labels = _label_array(columns, target) if wanted.target is None else wanted.target
-    classes = _class_names(source, wanted, scores, labels)
+    values = _score_array(columns, where.scores, task)
+    labels = _label_array(columns, where.target) if wanted.target is None else wanted.target
+    classes = _class_names(source, wanted, where.scores, labels)
     if labels is not None and wanted.target is None:
         refuse_missing(labels)
-        if scores.classes is not None or not source.typed:
+        if where.scores.classes is not None or not source.typed:
             k = values.shape[1] if values.ndim == 2 else 2
             labels = look_up(labels, classes or [str(i) for i in range(k)])
     return Outputs(
         values,
-        scores.kind,
+        where.scores.kind,
         target=labels,
         classes=classes,
-        groups={name: columns[column] for name, column in groups.items()},
-        weight=columns[weight[0]] if weight else None,
-        ids=columns[ids[0]] if ids else None,
+        groups={name: columns[column] for name, column in where.groups.items()},
+        weight=columns[where.weight[0]] if where.weight else None,
+        ids=columns[where.ids[0]] if where.ids else None,
         task=task,
         source=wanted.source,
     )
@@ -292,12 +347,15 @@ def _score_array(columns, scores, task):
                 fix='say so: --task binary (in Python: task="binary"), or give a column per class.',
             )
         values = values[:, 0]
+    return values
+
+
+def _refuse_nothing_but_nan(values, scores):
     if values.dtype.kind == "f" and values.ndim and values.size and np.isnan(values[0]).any():
         if np.isnan(values).reshape(len(values), -1).any(1).all():
             raise DataError(
                 f"all {len(values)} rows hold nan.", field=scores.columns[0], fix="check how the scores were computed."
             )
-    return values
 
 
 def _label_array(columns, target):

@@ -39,8 +39,7 @@ def read(file, form):
     if form == "npy":
         with _damage(None):
             header = _header(file, size)
-            array = _data(file, header)
-        return bare(array)
+        return bare(header.dtype, header.shape, lambda: _whole(file, header), lambda: _Reader.of(file, header))
     with _damage(None):
         archive = zipfile.ZipFile(file)
         members = {m.filename.removesuffix(".npy"): m for m in archive.infolist() if m.filename.endswith(".npy")}
@@ -54,7 +53,45 @@ def read(file, form):
             header = _header(member, members[name].file_size)
         return header.dtype, header.shape
 
-    return Arrays(members, get, outline)
+    def opened(name):
+        with _damage(name):
+            member = _open(archive, members[name], size)
+            return _Reader.of(member, _header(member, members[name].file_size), name)
+
+    return Arrays(members, get, outline, opened=opened)
+
+
+def _whole(file, header):
+    file.seek(header.length)
+    with _damage(None):
+        return _data(file, header)
+
+
+class _Reader(NamedTuple):
+    """The rows of one array in an open file, read one after another."""
+
+    file: Any
+    header: _Header
+    name: str | None
+
+    @classmethod
+    def of(cls, file, header, name=None):
+        """None for an array whose rows do not stand together."""
+        together = header.shape and not (header.fortran and len(header.shape) > 1)
+        return cls(file, header, name) if together else None
+
+    @property
+    def rows(self):
+        return self.header.shape[0]
+
+    def skip(self, rows):
+        width = self.header.dtype.itemsize * math.prod(self.header.shape[1:])
+        with _damage(self.name):
+            self.file.seek(self.header.length + rows * width)
+
+    def take(self, rows):
+        with _damage(self.name):
+            return _data(self.file, self.header._replace(shape=(rows, *self.header.shape[1:])))
 
 
 def write(outputs, file, form):

@@ -23,7 +23,8 @@ def read(source):
         from lastlayer.io.text import Records
 
         return Records(enumerate(source))
-    return bare(array("scores", source))
+    scores = array("scores", source)
+    return bare(scores.dtype, scores.shape, lambda: scores)
 
 
 def _is_column(source):

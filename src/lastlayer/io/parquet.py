@@ -22,7 +22,8 @@ def read(file, form):
     pa = require("pyarrow", "tables", "reading parquet")
     pq = require("pyarrow.parquet", "tables", "reading parquet")
     with _arrow():
-        parquet = pq.ParquetFile(file)
+        # Neither all column chunks nor a whole one ahead: a file of one row group may be larger than memory.
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
         schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
 
     def fetch(names):
@@ -32,7 +33,10 @@ def read(file, form):
             raise DataError(f"claims {rows} rows and holds {table.num_rows}.", fix="write or copy the file again.")
         return table
 
-    return _Columns(schema, rows, fetch)
+    def batches(names, step):
+        return parquet.iter_batches(step, columns=list(names))
+
+    return _Columns(schema, rows, fetch, batches)
 
 
 def read_table(table):
@@ -44,13 +48,13 @@ def read_table(table):
 
 
 class _Columns:
-    """A `Source` over Arrow columns: ``fetch(names)`` gives them as a table."""
+    """A `Source` over Arrow columns: ``fetch(names)`` gives them as a table, ``batches(names, step)`` in pieces."""
 
     typed = True
 
-    def __init__(self, schema, rows, fetch):
+    def __init__(self, schema, rows, fetch, batches=None):
         self.names, self.declared = schema.names, _declared(schema)
-        self._schema, self._rows, self._fetch = schema, rows, fetch
+        self._schema, self._rows, self._fetch, self._batches = schema, rows, fetch, batches
 
     def outline(self, name):
         from pyarrow import types
@@ -68,6 +72,24 @@ class _Columns:
         with _arrow():
             table = self._fetch(names)
             return {name: _array(name, table.column(name)) for name in names}
+
+    def stream(self, names, start, step):
+        if self._batches is None or not self._rows:
+            return None
+        return self._streamed(self._batches(names, step), names, start)
+
+    def _streamed(self, batches, names, start):
+        pa = require("pyarrow", "tables", "reading parquet")
+        done = 0
+        with _arrow():
+            for batch in batches:
+                piece = batch.slice(max(start - done, 0))
+                done += batch.num_rows
+                if piece.num_rows:
+                    table = pa.Table.from_batches([piece])
+                    yield {name: _array(name, table.column(name)) for name in names}
+        if done != self._rows:
+            raise DataError(f"claims {self._rows} rows and holds {done}.", fix="write or copy the file again.")
 
 
 def write(outputs, file, form):

@@ -59,6 +59,9 @@ class _Rows:
     def outline(self, name):
         return None
 
+    def stream(self, names, start, step):
+        return None  # whether a column holds numbers or names is known at its end
+
     def blocks(self, names):
         """Line numbers and one list of values per name, some thousand rows at a time."""
         raise NotImplementedError

@@ -8,7 +8,7 @@ from lastlayer.measure.coverage import worst_slab as worst_slab
 from lastlayer.measure.cumulative import CalibrationTest as CalibrationTest
 from lastlayer.measure.cumulative import ks_calibration_error as ks_calibration_error
 from lastlayer.measure.cumulative import kuiper_calibration_error as kuiper_calibration_error
-from lastlayer.measure.debias import debiased_calibration_error as debiased_calibration_error
+from lastlayer.measure.debiased import debiased_calibration_error as debiased_calibration_error
 from lastlayer.measure.decompose import BrierDecomposition as BrierDecomposition
 from lastlayer.measure.decompose import ScoreDecomposition as ScoreDecomposition
 from lastlayer.measure.decompose import brier_decomposition as brier_decomposition

@@ -6,8 +6,8 @@ import numpy as np
 
 from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
+from lastlayer.measure._entries import OVER, count_of, entries_of, with_hits
 from lastlayer.measure.curves import macro
-from lastlayer.measure.entries import OVER, count_of, entries_of, with_hits
 from lastlayer.measure.metric import Metric, normal
 from lastlayer.state import WeightedSum
 
@@ -27,7 +27,7 @@ def ks_calibration_error(
 
         error = max_t |D(t)|,     D(t) = mean of (hit - p) over the rows of log-odds at most t, 0 for the others
 
-    Gupta et al. 2021, eq. 6. Equal log-odds are taken together, so the order of the rows does not matter. The p-value
+    Gupta et al. 2021. Equal log-odds are taken together, so the order of the rows does not matter. The p-value
     is that of Brownian motion, which D is for many calibrated rows: ``P(max |B| >= statistic)``, with the statistic
     the error over the standard deviation of D at its end, ``sqrt(sum p (1 - p)) / n``. Several classes with
     ``over="classwise"``: the mean error, the largest statistic, and its p-value times the number of classes. Labels of
@@ -48,7 +48,7 @@ def kuiper_calibration_error(
         error = max_t D(t) - min_t D(t),     D as in `ks_calibration_error`, and 0 before the first row
 
     The ECCE-R of Arrieta-Ibarra et al. 2022; it finds errors that change sign along the ranking. The p-value is that of
-    the range of Brownian motion (Feller 1951, eq. 3.6). Everything else as in `ks_calibration_error`.
+    the range of Brownian motion (Feller 1951). Everything else as in `ks_calibration_error`.
 
     >>> z, y = np.array([[2.0, 0.0]] * 4), np.array([0, 0, 1, 1])
     >>> round(float(kuiper_calibration_error(z, y).error), 4)

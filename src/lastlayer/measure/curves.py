@@ -23,7 +23,7 @@ def roc_auc_of(positive, negative, n, rows=None, exact=True) -> Metric:
 
         auc = sum_l positive_l (negative below l + negative_l / 2) / (P N)
 
-    DeLong, DeLong and Clarke-Pearson 1988, eq. 5, from level counts; the interval is symmetric in log-odds. ``rows``
+    DeLong, DeLong and Clarke-Pearson 1988, from level counts; the interval is symmetric in log-odds. ``rows``
     are the effective numbers of positives and negatives where they are weighted. With few rows of one class the error
     itself is uncertain: 20 positives among 2,000 rows were covered in 85 % of simulations, 100 in 92 %.
     """
@@ -45,7 +45,7 @@ def average_precision_of(positive, negative, n, rows=None, exact=True) -> Metric
 
         ap = sum_l (recall_l - recall_above l) precision_l
 
-    The standard error is ``sqrt(ap (1 - ap) / P)`` (Boyd, Eng and Page 2013, section 3.3).
+    The standard error is ``sqrt(ap (1 - ap) / P)`` (Boyd, Eng and Page 2013).
     """
     p = positive.sum()
     if not p > 0:

@@ -6,18 +6,19 @@ import numpy as np
 
 from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
-from lastlayer.loss import binary_cross_entropy, cross_entropy
-from lastlayer.measure.curves import levels_of
-from lastlayer.measure.entries import (
+from lastlayer.measure._entries import (
     SCHEMES,
+    brier_of,
     cells_of,
     count_of,
     entries_of,
     mean_of,
+    nll_of,
     probs_and_onehot,
     weights_of,
     with_hits,
 )
+from lastlayer.measure.curves import levels_of
 from lastlayer.measure.metric import Metric
 from lastlayer.state import WeightedSum
 
@@ -37,7 +38,7 @@ class BrierDecomposition(NamedTuple):
 
     @property
     def generalized_resolution(self) -> float:
-        """Resolution with what the bins hide: Stephenson et al. 2008, eq. 8."""
+        """Resolution with what the bins hide: Stephenson et al. 2008."""
         return self.resolution - self.within_bin_variance + self.within_bin_covariance
 
 
@@ -59,7 +60,7 @@ def brier_decomposition(
 
     Murphy 1973 and Stephenson, Coelho and Jolliffe 2008. Several classes or labels: the sum over them, each binned on
     its own, as `brier` is. ``debias=True`` takes from reliability and resolution what few rows per bin add to both
-    (Ferro and Fricker 2012, eqs. 10 to 12); the sum stays what it is, and reliability may then be below 0.
+    (Ferro and Fricker 2012); the sum stays what it is, and reliability may then be below 0.
 
     >>> z, y = np.repeat([0.0, 2.0], 50), np.tile([0, 1], 50)
     >>> parts = brier_decomposition(z, y)
@@ -160,13 +161,7 @@ def score_decomposition(
 
 
 def _losses(rows, score):
-    if score == "brier":
-        p, y = probs_and_onehot(rows)
-        return ((p - y) ** 2).reshape(len(rows), -1).sum(-1)
-    z = np.asarray(rows.logits, dtype=np.float64)
-    if rows.task == "multiclass":
-        return cross_entropy(z, rows.target)
-    return binary_cross_entropy(z, rows.target).reshape(len(rows), -1).sum(-1)
+    return brier_of(rows) if score == "brier" else nll_of(rows)
 
 
 def _by_column(p, y, score, several):

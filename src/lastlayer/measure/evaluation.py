@@ -1,14 +1,16 @@
 """`Evaluation`: all that the measures, `check` and the report read, summed over rows; shards merge to the whole."""
 
 import functools
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
 
 from lastlayer._check import DataError, one_of
+from lastlayer.io import Blocks
 from lastlayer.measure import read
 from lastlayer.measure.convention import CONVENTIONS, convention_of
 from lastlayer.measure.read import COLUMN_NAMES
@@ -260,8 +262,12 @@ def _check_arrays(state, none):
             raise ValueError(f"{name} is {found.dtype} {found.shape}, not {model.dtype} {model.shape}")
 
 
-def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
+def evaluate(
+    outputs: Outputs | Blocks | Sequence[Outputs] | Iterator[Outputs], *, convention: str | None = None
+) -> Evaluation:
     """Summarise labelled outputs in one pass, in blocks, so that memory does not grow with the rows.
+
+    Blocks of a file too large for memory, ``evaluate(ll.blocks(path))``, give the same as the whole.
 
     The result reads as metrics with intervals, tables per class and per group, reliability and a temperature curve;
     results of shards `merge`. ``convention`` is ``"guo2017"`` or ``"kull2019"`` to bin as those papers do. A target
@@ -271,31 +277,46 @@ def evaluate(outputs: Outputs, *, convention: str | None = None) -> Evaluation:
     >>> evaluate(Outputs(z, "logits", target=[0, 1, 1])).metrics()["accuracy"]
     Metric(0.666667, low=0.20766, high=0.938508, n=3)
     """
+    total, first, rows = None, None, 0
+    several: Iterable[Any] = outputs if isinstance(outputs, Blocks | Iterator | list | tuple) else [outputs]
+    for block in several:
+        total, first, rows = added(total, block, convention), first or block, rows + len(block)
+    if total is None or first is None:
+        raise ValueError("evaluate: there is no block to evaluate.")
+    return scored(total, first, rows)
+
+
+def added(total: Evaluation | None, outputs: Outputs, convention=None) -> Evaluation:
+    """The evaluation of the rows of ``total`` (None: of no row yet) and of these."""
     outputs = wanted("evaluate", outputs).hard("evaluation counts hits")
     width = 1 if outputs.scores.ndim == 1 else outputs.scores.shape[1]
     size = max(BLOCK_ROWS, BLOCK_ENTRIES // (2 * width if outputs.task == "multilabel" else width))
-    blocks = over_ranges(lambda a, b: Evaluation.of(outputs.rows(slice(a, b)), convention), len(outputs), size)
-    total = functools.reduce(Evaluation.merge, blocks)
+    parts = over_ranges(lambda a, b: Evaluation.of(outputs.rows(slice(a, b)), convention), len(outputs), size)
+    return functools.reduce(Evaluation.merge, itertools.chain([] if total is None else [total], parts))
+
+
+def scored(total: Evaluation, outputs: Outputs, rows) -> Evaluation:
+    """``total``, the evaluation of ``rows`` such as ``outputs``; refused where not one could be scored."""
     if not total.means.rows:
-        _refuse_nothing_scored(total.signs, outputs)
+        _refuse_nothing_scored(total.signs, outputs, rows)
     return total
 
 
-def _refuse_nothing_scored(signs, outputs):
+def _refuse_nothing_scored(signs, outputs, rows):
     reasons = {
         "hold nan": int(signs.nan_rows),
         "hold nothing but -inf": int(signs.empty_rows),
         f"are not {outputs.kind}": int(signs.improper_rows),
-        "have weight 0": len(outputs) - int(signs.rows),
+        "have weight 0": rows - int(signs.rows),
     }
     fix = "look at how the scores were computed; nan usually comes from the model's own arithmetic."
     if signs.improper_rows:
         fix = "if they are logits, say so: --kind logits (in Python: kind='logits')."
     raise DataError(
-        f"no row can be scored: of {len(outputs)} rows {', '.join(f'{n} {why}' for why, n in reasons.items() if n)}.",
+        f"no row can be scored: of {rows} rows {', '.join(f'{n} {why}' for why, n in reasons.items() if n)}.",
         file=outputs.source,
         field=outputs.kind,
-        rows=range(min(3, len(outputs))),
+        rows=range(min(3, rows)),
         fix=fix,
     )
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lastlayer._typing import Array, Float, Int
-from lastlayer.measure.entries import mean_of, outputs_of, probs_and_onehot
+from lastlayer.measure._entries import mean_of, outputs_of, probs_and_onehot
 from lastlayer.measure.metric import Metric
 from lastlayer.transform import sigmoid, softmax
 
@@ -13,7 +13,7 @@ def spherical_score(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], 
 
         spherical_score = mean of 1 - p_y / sqrt(sum_k p_k^2)
 
-    Roby 1965; without the ``1 -`` in Gneiting and Raftery 2007, section 4.1. Between 0 and 1; multilabel: the sum over
+    Roby 1965; without the ``1 -`` in Gneiting and Raftery 2007. Between 0 and 1; multilabel: the sum over
     labels. A target that is a distribution takes its expectation. A confident right row keeps its digits.
 
     >>> float(spherical_score([[0.0, 0.0, 0.0, 0.0]], [1]))

@@ -6,10 +6,10 @@ import numpy as np
 
 from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
-from lastlayer.measure.entries import OVER, count_of, entries_of, one_decision_a_row, undefined, weights_of, with_hits
+from lastlayer.measure._entries import OVER, count_of, entries_of, one_decision_a_row, undefined, weights_of, with_hits
+from lastlayer.measure._offset import best_offset
 from lastlayer.measure.metric import Metric, normal
-from lastlayer.measure.offset import best_offset
-from lastlayer.transform import softmax
+from lastlayer.transform import sigmoid, softmax
 
 
 class Spiegelhalter(NamedTuple):
@@ -124,12 +124,10 @@ def _separated(x, y):
 
 
 def _in_the_large(x, y, w, n):
-    from scipy.special import expit
-
     if not w.any():
         return Metric(np.nan, -np.inf, np.inf, n)
     value = best_offset(x, y, w)
-    p = expit(x + value)
+    p = sigmoid(x + value)
     with np.errstate(all="ignore"):
         error = np.sqrt(((w * (y - p)).sum(-1) ** 2).sum()) / (w * p * (1 - p)).sum()
     return normal(value, float(error), n)
@@ -140,8 +138,6 @@ def _regression(design, y, w):
 
     Newton's steps, halved while the loss grows; it is convex, and its minimum is finite because nothing separates.
     """
-    from scipy.special import expit
-
     sign = 2 * y - 1
 
     def loss(b):
@@ -149,7 +145,7 @@ def _regression(design, y, w):
 
     b = np.zeros(design.shape[-1])
     for _ in range(100):
-        p = expit(design @ b)
+        p = sigmoid(design @ b)
         information = np.einsum("ij,ijk,ijl->kl", w * p * (1 - p), design, design)
         scores = np.einsum("ij,ijk->ik", w * (y - p), design)
         step = np.linalg.solve(information, scores.sum(0))

@@ -4,7 +4,16 @@ import numpy as np
 
 from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
-from lastlayer.measure.entries import SCHEMES, Entries, cells_of, count_of, entries_of, labels_together, with_hits
+from lastlayer.measure._entries import (
+    SCHEMES,
+    Entries,
+    bin_sums,
+    cells_of,
+    count_of,
+    entries_of,
+    labels_together,
+    with_hits,
+)
 from lastlayer.measure.metric import Z95, simultaneous
 from lastlayer.measure.read import BinRow, bin_rows
 from lastlayer.state import Bins
@@ -41,8 +50,7 @@ def reliability(
     edges = np.linspace(0.0, 1.0, bins + 1)
     if scheme == "mass":
         edges = _edges(cell, p, bins)
-    sums = (np.bincount(cell, v, bins) for v in (w, w * p, w * y, (w * (y - p)) ** 2))
-    state = Bins(edges, *sums)
+    state = Bins(edges, *bin_sums(cell, p, y, w, bins))
     per_weight = count_of(rows)[1] / (labels_together(rows, "top") if of is None else 1)
     z = simultaneous(int((state.weight > 0).sum())) if at_once else Z95
     return bin_rows(state, per_weight, z)

@@ -8,25 +8,24 @@ import numpy as np
 
 from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
-from lastlayer.loss import binary_cross_entropy, cross_entropy
-from lastlayer.measure.convention import convention_of
-from lastlayer.measure.curves import average_precision_of, calibration_error_of, levels_of, macro, roc_auc_of
-from lastlayer.measure.entries import (
+from lastlayer.measure._entries import (
     OVER,
     SCHEMES,
     binned,
+    brier_of,
     count_of,
     entries_of,
     labels_together,
     mean_of,
+    nll_of,
     one_decision_a_row,
     outputs_of,
-    probs_and_onehot,
     refuse_undefined,
     undefined,
-    weights_of,
     with_hits,
 )
+from lastlayer.measure.convention import convention_of
+from lastlayer.measure.curves import average_precision_of, calibration_error_of, levels_of, macro, roc_auc_of
 from lastlayer.measure.metric import Metric, wilson
 from lastlayer.measure.read import effective_rows
 from lastlayer.state import Confusion, WeightedSum
@@ -44,13 +43,7 @@ def nll(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=No
     Metric(50, low=0, high=147.998, n=2)
     """
     rows = outputs_of(logits, target, weight)
-    z = np.asarray(rows.logits, dtype=np.float64)
-    if rows.task == "multiclass":
-        losses = cross_entropy(z, rows.target)
-    else:
-        losses = binary_cross_entropy(z, rows.target)
-        losses = losses.sum(-1) if losses.ndim == 2 else losses
-    return mean_of(losses, rows, low=0.0)
+    return mean_of(nll_of(rows), rows, low=0.0)
 
 
 def brier(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=None) -> Metric:
@@ -64,8 +57,7 @@ def brier(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, weight=
     0.5
     """
     rows = outputs_of(logits, target, weight)
-    p, y = probs_and_onehot(rows)
-    return mean_of(((p - y) ** 2).reshape(len(rows), -1).sum(-1), rows, low=0.0)
+    return mean_of(brier_of(rows), rows, low=0.0)
 
 
 def accuracy(logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, k=1, weight=None) -> Metric:
@@ -114,7 +106,7 @@ def calibration_error(
         l1 = sum_b share_b |hits_b - confidence_b|     l2, max: the root of the mean square, the largest
 
     ``over="top"`` takes the predicted class (Guo et al. 2017, eq. 3), ``"classwise"`` every class on its own, and the
-    mean over them (Kull et al. 2019, eq. 4). ``scheme="width"`` has equal bins ``(low, high]`` of probability,
+    mean over them (Kull et al. 2019). ``scheme="width"`` has equal bins ``(low, high]`` of probability,
     ``"mass"`` bins of equal numbers of rows, cut in log-odds so that probabilities that round to 1 are still told
     apart. ``convention="guo2017" | "kull2019"`` has that paper's bins, edges and way of combining classes, and so no
     ``bins`` or ``scheme`` of yours.
@@ -179,8 +171,8 @@ def confusion(logits: Float[Array, "n ..."], target: Int[Array, " n"], *, weight
            [1., 1.]])
     """
     rows = one_decision_a_row("confusion", logits, target, weight)
+    refuse_undefined(rows)
     z = rows.logits
-    refuse_undefined(z, weights_of(rows))
     predicted = (z > 0).astype(int) if rows.task == "binary" else z.argmax(-1)
     return Confusion.of(rows.target, predicted, len(rows.classes), rows.weight).value()
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from lastlayer._check import shape
 from lastlayer._typing import Array, Float, Int
+from lastlayer.measure._entries import count_of, entries_of, one_decision_a_row
 from lastlayer.measure.curves import harmonic, levels_of, roc_auc_of
-from lastlayer.measure.entries import count_of, entries_of, one_decision_a_row
 from lastlayer.measure.metric import Z95, Metric, normal, score_interval, wilson
 from lastlayer.measure.read import effective_rows
 from lastlayer.state import WeightedSum
@@ -78,7 +78,7 @@ def aurc(logits: Float[Array, "n ..."], target: Int[Array, " n"], *, confidence=
 
         aurc = 1/n sum_k (errors among the k surest) / k
 
-    Geifman, Uziel and El-Yaniv 2019, eq. 2. Tied rows count by the expectation over their order. ``confidence`` as in
+    Geifman, Uziel and El-Yaniv 2019. Tied rows count by the expectation over their order. ``confidence`` as in
     `risk_coverage`. The interval is normal, by the influence of each row on the curve. Weights that differ fill in
     between whole rows, by digamma for the harmonic numbers.
 
@@ -94,7 +94,7 @@ def excess_aurc(logits: Float[Array, "n ..."], target: Int[Array, " n"], *, conf
 
         excess_aurc = aurc - aurc of the errors last
 
-    Geifman, Uziel and El-Yaniv 2019, section 3; exact, where they approximate. ``confidence`` as in `risk_coverage`.
+    Geifman, Uziel and El-Yaniv 2019; exact, where they approximate. ``confidence`` as in `risk_coverage`.
 
     >>> round(float(excess_aurc([3.0, 2.0, 1.0], [1, 0, 1])), 4)
     0.1667
@@ -120,7 +120,7 @@ def augrc(logits: Float[Array, "n ..."], target: Int[Array, " n"], *, confidence
         augrc = integral of (errors among the accepted / n) over the coverage
               = (1 - auroc) accuracy (1 - accuracy) + (1 - accuracy)^2 / 2
 
-    Traub et al. 2024, eqs. 6 and 7, where auroc is `failure_auroc`; it weighs all errors alike, where `aurc` weighs
+    Traub et al. 2024, where auroc is `failure_auroc`; it weighs all errors alike, where `aurc` weighs
     those of the surest rows most. Ties count one half. ``confidence`` as in `risk_coverage`.
 
     >>> round(float(augrc([3.0, 2.0, 1.0], [1, 0, 1])), 4)

@@ -4,8 +4,8 @@ import numpy as np
 
 from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
+from lastlayer.measure._entries import OVER, count_of, entries_of, with_hits
 from lastlayer.measure.curves import macro
-from lastlayer.measure.entries import OVER, count_of, entries_of, with_hits
 from lastlayer.measure.metric import Z95, Metric
 from lastlayer.state import WeightedSum
 
@@ -16,7 +16,7 @@ CELLS_PER_WIDTH = 200  # of the grid to a standard deviation of the kernel
 def smooth_calibration_error(
     logits: Float[Array, "n ..."], target: Int[Array, "n ..."], *, over="top", weight=None
 ) -> Metric:
-    """Smooth calibration error (Błasiok and Nakkiran 2023, definition 3): the s at which a kernel of width s finds s.
+    """Smooth calibration error (Błasiok and Nakkiran 2023): the s at which a kernel of width s finds s.
 
         error(s) = integral over t of |mean of (hit - p) K_s(t, p)|,     smooth_calibration_error = s: error(s) = s
 

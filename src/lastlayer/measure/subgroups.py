@@ -7,9 +7,9 @@ import numpy as np
 from lastlayer._check import DataError, one_of
 from lastlayer._typing import Array, Float, Int
 from lastlayer.loss import binary_cross_entropy, cross_entropy
-from lastlayer.measure.entries import entries_of, undefined
+from lastlayer.measure._entries import entries_of, refuse_undefined
+from lastlayer.measure._offset import Offset
 from lastlayer.measure.metric import Metric, normal, simultaneous, wilson
-from lastlayer.measure.offset import Offset
 from lastlayer.outputs import Outputs
 from lastlayer.state import WeightedSum
 
@@ -94,15 +94,7 @@ def by_group(
 
 def _table(rows, parts, over, control):
     entries = entries_of(rows, over)
-    if not entries.known:
-        z = np.asarray(rows.logits).reshape(len(rows), -1)
-        bad = (undefined(z) if rows.task == "multiclass" else np.isnan(z).any(-1)) & (entries.weight > 0)
-        raise DataError(
-            "a row that holds a nan, or nothing but -inf, has no probabilities.",
-            field="logits",
-            rows=np.flatnonzero(bad),
-            fix="leave it out with weight 0.",
-        )
+    refuse_undefined(rows)
     columns = entries.columns() if over == "classwise" else [entries]
     names = rows.classes[-len(columns) :] if over == "classwise" else ("correct",)
     counts = entries.weight > 0

@@ -1,4 +1,4 @@
-"""`measure.entries.top_label_bins` as one pass over tiles of rows that lie across, so that each loop is a vector loop.
+"""`measure._entries.top_label_bins` as one pass over tiles of rows that lie across, so that each loop is a vector loop.
 
     1  formula, NumPy, float64
     2  a loop over rows, `math.exp` an entry: a call each, which no compiler makes a vector of
@@ -13,17 +13,11 @@ import math
 import numpy as np
 
 from lastlayer.kernels.cpu import compiled
+from lastlayer.kernels.cpu.exponential import exp
 from lastlayer.parallel import over_ranges
 
 RANGE = 65536  # rows: one range of the pool, and one partial sum
 ENTRIES = 2**15  # of a tile, float64: it stays in the cache of a core
-
-LOG2_E = 1 / math.log(2)
-SHIFT = 1.5 * 2.0**52  # a number of this size has no room for a fraction: adding it rounds
-LN2_HIGH = float.fromhex("0x1.62e42feep-1")  # 32 bits: a product with an exponent is exact
-LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-# 1/2! ... 1/13!: the series of exp up to half of log 2 is exact to its last bit
-C2, C3, C4, C5, C6, C7, C8, C9, C10, C11, C12, C13 = (1 / math.factorial(k) for k in range(2, 14))
 
 
 @compiled("void(f8[:, ::1], i8, i8[::1], f8[::1])")
@@ -44,9 +38,9 @@ def _with_infinities(x, i, top, confidence):
     confidence[i] = 1.0 / rest if m > -np.inf else np.nan
 
 
-@compiled("void(f8[:, ::1], i8[::1], f8[::1], f8[::1], f8[::1], f8[::1], f8[::1], i8[::1])")
-def _confidences(x, top, confidence, largest, odd, power, shifted, bits):
-    """Top class and confidence of each column of ``x``; ``bits`` is the memory of ``shifted``."""
+@compiled("void(f8[:, ::1], i8[::1], f8[::1], f8[::1], f8[::1])")
+def _confidences(x, top, confidence, largest, odd):
+    """Top class and confidence of each column of ``x``."""
     classes, rows = x.shape
     for i in range(rows):
         largest[i], top[i], odd[i], confidence[i] = x[0, i], 0, 0.0, 0.0
@@ -59,20 +53,12 @@ def _confidences(x, top, confidence, largest, odd, power, shifted, bits):
         for i in range(rows):
             d = x[k, i] - largest[i]
             odd[i] += d * 0.0
-            d = d if d > -700.0 else -700.0  # beyond, it is far below the last bit of a sum of at least 1
-            shifted[i] = d * LOG2_E + SHIFT
-            n = shifted[i] - SHIFT
-            r = (d - n * LN2_HIGH) - n * LN2_LOW
-            high = C8 + r * (C9 + r * (C10 + r * (C11 + r * (C12 + r * C13))))
-            power[i] = 1.0 + r * (1.0 + r * (C2 + r * (C3 + r * (C4 + r * (C5 + r * (C6 + r * (C7 + r * high)))))))
-        for i in range(rows):
-            bits[i] = (bits[i] + 1023) << 52  # the last bits of a shifted n are n: so this is 2^n
-        for i in range(rows):
-            confidence[i] += power[i] * shifted[i]
+            confidence[i] += exp(d)
     for i in range(rows):
-        confidence[i] = 1.0 / confidence[i]
         if odd[i] != 0.0:  # nan: an entry is nan or infinite, so a difference was
             _with_infinities(x, i, top, confidence)
+        else:
+            confidence[i] = 1.0 / confidence[i]
 
 
 @compiled("void(i8[::1], f8[::1], i8[::1], f8[::1], f8[::1], f8[:, ::1])")
@@ -105,15 +91,14 @@ def run(logits, target, weight, edges) -> np.ndarray:
     size = min(max(ENTRIES // classes, 64), RANGE)
 
     def tiles(a, b):
-        floats, top, packed = np.empty((5, size)), np.empty(size, np.int64), np.empty(classes * size)
-        bits = floats[4].view(np.int64)
+        floats, top, packed = np.empty((3, size)), np.empty(size, np.int64), np.empty(classes * size)
         sums = np.zeros((len(edges) - 1, 4))
         for start in range(a, b, size):
             rows, m = slice(start, min(start + size, b)), min(start + size, b) - start
             x = packed[: classes * m].reshape(classes, m)
             x[:] = logits[rows].T
-            confidence, largest, odd, power, shifted = (column[:m] for column in floats)
-            _confidences(x, top[:m], confidence, largest, odd, power, shifted, bits[:m])
+            confidence, largest, odd = (column[:m] for column in floats)
+            _confidences(x, top[:m], confidence, largest, odd)
             own, counted = np.array(target[rows], np.int64), np.array(weight[rows], np.float64)
             _add(top[:m], confidence, own, counted, edges, sums)
         return sums

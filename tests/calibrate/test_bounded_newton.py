@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lastlayer.calibrate.projected_newton import Sums, minimise
+from lastlayer.calibrate._bounded_newton import Sums, minimise
 
 
 def quadratic(matrix, target):

@@ -14,7 +14,7 @@ class Offset(NamedTuple):
         loss(d) = sum w softplus(-(2 hit - 1)(odds + d)),     sum w sigmoid(odds + best) = sum w hit
 
     ``dispersion`` is how many times larger the squared residuals of rows are than the model's own variance, at least
-    what the weights alone make of it (quasi-likelihood: McCullagh and Nelder 1989, section 9.2.4).
+    what the weights alone make of it (quasi-likelihood: McCullagh and Nelder 1989).
     """
 
     odds: np.ndarray  # finite ones, (n, columns)

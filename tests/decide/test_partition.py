@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from lastlayer import Outputs
 from lastlayer._check import DataError
-from lastlayer.decide.conditional import Partition
+from lastlayer.decide._conformal_quantile import order
 from lastlayer.decide.conformal import ConformalSets, Sets
-from lastlayer.decide.cross import CrossSets
-from lastlayer.decide.quantile import order
-from lastlayer.decide.scores import APS, LAC, TopK
+from lastlayer.decide.conformal_scores import APS, LAC, TopK
+from lastlayer.decide.cross_sets import CrossSets
+from lastlayer.decide.partition import Partition
 
 PARAMETERS = {
     "split": {

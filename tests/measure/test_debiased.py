@@ -6,7 +6,7 @@ from scipy.stats import foldnorm
 from tasks import GUO, decisions, densenet, every_task, sample
 
 import lastlayer as ll
-from lastlayer.measure.debias import debiased_calibration_error
+from lastlayer.measure.debiased import debiased_calibration_error
 
 
 def equal_count_bins(confidence, hits, bins):

@@ -2,7 +2,8 @@
 
 Both stop by one rule. The gradient is at most 1e-10 of its scale, and the step that would come next is small beside the
 parameters: where the function falls for ever, the gradient fades but the steps do not, so that a minimum at infinity is
-told from one that is reached.
+told from one that is reached. A few parameters within bounds are `_bounded_newton`'s: there every step is a problem
+with bounds itself, which L-BFGS has no answer to, and a parameter at its bound does not enter the rule that ends it.
 """
 
 from collections import deque
@@ -82,7 +83,7 @@ def _descend(function, here, step):
 
 
 def _quasi_newton(here, pairs):
-    """The two loops of L-BFGS (Nocedal and Wright 2006, algorithm 7.4), with the guess at ``here`` in their middle."""
+    """The two loops of L-BFGS (Nocedal and Wright 2006), with the guess at ``here`` in their middle."""
     vector = here.gradient.copy()
     used = [(s, y, 1 / float(s @ y)) for s, y in pairs if s @ y > 0]
     weights = []

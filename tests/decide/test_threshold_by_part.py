@@ -8,7 +8,7 @@ import pytest
 from lastlayer import Outputs
 from lastlayer._check import DataError
 from lastlayer.decide import Coverage, Policy, Risk, Threshold
-from lastlayer.decide.parts import Thresholds
+from lastlayer.decide.threshold_by_part import Thresholds
 
 NAMES = ["no", "yes"]
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from lastlayer._array import as_array, floating, namespace
 from lastlayer._check import DataError, one_of, shape
+from lastlayer.decide._conformal_quantile import fewest_rows, order, too_few
+from lastlayer.decide._sorted_rows import ranked, ranks
+from lastlayer.decide._uniform import NEW_ROWS, check_seed, row_numbers, uniform
 from lastlayer.decide.bound import fraction
 from lastlayer.decide.conformal import Score, Sets, as_score, calibration_rows, one_per_row, row_blocks, target_scores
-from lastlayer.decide.draw import NEW_ROWS, check_seed, row_numbers, uniform
-from lastlayer.decide.quantile import fewest_rows, order, too_few
-from lastlayer.decide.ranked import ranked, ranks
 from lastlayer.outputs import Outputs, wanted
 
 
@@ -53,11 +53,10 @@ class CrossSets(Sets, name="cross"):
             y in the set  <=>  #{i : score_i < score of y by the model without the fold of i} < k,
             k = ceil((n + 1)(1 - alpha))
 
-        Romano, Sesia & Candès 2020, section 2.3. ``fold`` is 0 .. K-1, one per row. What is promised for exchangeable
-        rows is ``1 - 2 alpha`` less a term that vanishes with n and K (Barber et al. 2021, theorem 4); what comes is
-        about ``1 - alpha``.
+        Romano, Sesia & Candès 2020. ``fold`` is 0 .. K-1, one per row. What is promised for exchangeable rows is
+        ``1 - 2 alpha`` less a term that vanishes with n and K (Barber et al. 2021); what comes is about ``1 - alpha``.
 
-        >>> from lastlayer.decide.scores import LAC
+        >>> from lastlayer.decide.conformal_scores import LAC
         >>> z, y = np.eye(3)[np.arange(60) % 3] * 3, np.arange(60) % 3
         >>> sets = CrossSets.fit(LAC(), Outputs(z, "logits", target=y), fold=np.arange(60) % 5)
         >>> sets(np.tile([[3.0, 0.0, 0.0]], (5, 1)))

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from lastlayer.decide import clopper_pearson
-from lastlayer.decide.sequence import Steps, fewest_rows, highest_risk, p_value
+from lastlayer.decide._fixed_sequence import Steps, fewest_rows, highest_risk, p_value
 
 
 @pytest.mark.parametrize("draw", [1.0, 0.3, 1e-6])

@@ -1,8 +1,9 @@
 """A convex loss of few parameters, some of them bounded below: Newton's method within the bounds.
 
 Each step solves the quadratic model of the loss within the bounds, and is halved until the loss falls enough (Nocedal
-and Wright 2006, sections 3.1 and 16.7). Steps cut off at the bounds one by one do not do: where two parameters are
-nearly alike they zigzag. One call of ``sums`` is one pass over the rows, so blocks and shards are only ways of cutting.
+and Wright 2006). Steps cut off at the bounds one by one, the projected Newton method, do not do: where two parameters
+are nearly alike they zigzag. One call of ``sums`` is one pass over the rows, so blocks and shards are only ways of
+cutting.
 """
 
 from typing import NamedTuple
@@ -71,7 +72,7 @@ def _slope(at, sums, lower):
 
 def _step(at, sums, lower, held):
     """To the least of the quadratic model within the bounds; the shortest such step where there are several."""
-    scale = np.sqrt(np.diag(sums.curvature))
+    scale = np.sqrt(np.maximum(np.diag(sums.curvature), 0.0))  # rounding may leave less than 0
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(sums.curvature / np.outer(scale, scale))
     some = values > len(values) * np.finfo(np.float64).eps * values[-1]

@@ -1,6 +1,6 @@
 """The penalised fit that all affine maps of logits share.
 
-    logits' = A x + b,   x as in `features`, A as its `structure` allows
+    logits' = A x + b,   x as in `_affine_features`, A as its `_affine_structure` allows
     mean_i w_i [ logsumexp(logits'_i) - logits'_i[target] ] + sum_j strength_j (parameter_j - centre_j)^2
 
 is convex. A pass over the rows gives its sums, which merge; what was observed never changes and is summed once.
@@ -13,9 +13,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from lastlayer.calibrate.features import Block
-from lastlayer.calibrate.newton import Minimum, minimise
-from lastlayer.calibrate.structure import Observed, Structure
+from lastlayer._check import DataError
+from lastlayer.calibrate._affine_features import Block
+from lastlayer.calibrate._affine_structure import Observed, Structure
+from lastlayer.calibrate._newton import Minimum, minimise
 from lastlayer.parallel import over_ranges
 from lastlayer.state import State
 
@@ -23,11 +24,12 @@ TILE = 2**16  # entries of a block: what a pass allocates for one is reused by t
 FLAT = 1e-13  # of the largest curvature: less is the rounding of sums that are 0
 EXACT = 300  # parameters up to which the whole Hessian is summed
 KEPT_IN_MEMORY = 2**25  # entries (256 MB in float64); the features of larger data are made again in every pass
+LARGEST = 1e12  # logit: beside it float64 tells no others apart, and the sums of the loss are their rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Sums(State):
-    """Of rows at one set of parameters: weight, sum of logsumexp, expectation, and curvature (see `structure`)."""
+    """Of rows at one set of parameters: weight, sum of logsumexp, expectation, and curvature (see `Structure`)."""
 
     weight: np.ndarray
     normaliser: np.ndarray
@@ -56,7 +58,7 @@ class Penalty(NamedTuple):
 
 
 class Point(NamedTuple):
-    """The objective at some parameters, as `newton.minimise` wants it, and its mean loss without the penalty."""
+    """The objective at some parameters, as `minimise` wants it, and its mean loss without the penalty."""
 
     at: np.ndarray
     value: float
@@ -74,6 +76,13 @@ class Objective:
         self._over_blocks, self._structure, self._penalty = over_blocks, structure, penalty
         self._exact = len(penalty.centre) <= EXACT
         self._steady = None  # the guess of the inverse Hessian, where the first one is kept
+        largest = over_blocks(Block.largest, max)
+        if not largest < LARGEST:
+            raise DataError(
+                f"a logit of size {largest:.2g} leaves float64 no digits for the others.",
+                field="logits",
+                fix="give masked classes as -inf, and check the largest scores.",
+            )
         self._observed = over_blocks(structure.observed, lambda a, b: Observed(a.sum + b.sum, a.size + b.size))
 
     def __call__(self, parameters) -> Point:

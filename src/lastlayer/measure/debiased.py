@@ -4,7 +4,7 @@ import numpy as np
 
 from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
-from lastlayer.measure.entries import OVER, SCHEMES, binned, count_of, labels_together, with_hits
+from lastlayer.measure._entries import OVER, SCHEMES, binned, count_of, labels_together, with_hits
 from lastlayer.measure.metric import Z95, Metric
 
 
@@ -23,7 +23,7 @@ def debiased_calibration_error(
         l2 = sqrt(max(0, sum_b share_b (gap_b^2 - v_b))),     v_b = hits_b (1 - hits_b) / (rows_b - 1)
         l1 = max(0, sum_b share_b (2 |gap_b| - E|N(gap_b, v_b)|))
 
-    l2 is Kumar, Liang and Ma 2019, section 5: its square has no bias before it is kept from falling below 0 (the same
+    l2 is Kumar, Liang and Ma 2019: its square has no bias before it is kept from falling below 0 (the same
     correction of the reliability: Bröcker 2012, Ferro and Fricker 2012). l1 takes off what resampling the frequencies
     from normal distributions adds, as their package does, here in closed form (a folded normal); of the bias of a
     calibrated model that is 40 % only, so prefer l2. Bins as in `calibration_error`; one of a single row says nothing.

@@ -2,7 +2,8 @@
 
     logits' = A x + b
 
-Parameters are one flat float64 vector, the biases among them. A structure gives sums over a `features.Block` with
+Parameters are one flat float64 vector, the biases among them. A structure gives sums over a
+`_affine_features.Block` with
 ``p = softmax(logits')``: the weighted logsumexp; its gradient, the expectation ``sum w p x``; and the ``curvature``
 that is asked for: the whole ``"hessian"``, or ``"blocks"`` of it, from which `solver` guesses its inverse, or None.
 """

@@ -1,4 +1,4 @@
-"""What the calibrators of one logit at a time are fitted to: binary scores as columns, and as sorted runs.
+"""What the calibrators of one logit at a time are fitted to: binary scores as columns, or as sorted runs.
 
 Both are exact and grow with the rows: 24 bytes for each score, whatever the file they come from.
 """
@@ -8,11 +8,9 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from lastlayer._check import DataError
-from lastlayer.calibrate.calibrator import Certificate
-from lastlayer.calibrate.identity import Identity
 
 
-class Entries(NamedTuple):
+class BinaryScores(NamedTuple):
     """One logit, or one label of a multilabel row, each. An infinite one that is right says nothing: it is left out."""
 
     z: np.ndarray  # (n,), float64, finite
@@ -22,7 +20,7 @@ class Entries(NamedTuple):
     @classmethod
     def of(cls, rows) -> Self:
         """The entries of binary or multilabel `calibrate.rows.Rows`, in their order."""
-        parts = [_entries(block) for block in rows.blocks()]
+        parts = [_finite(block) for block in rows.blocks()]
         z, target, weight = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         if not len(z) or not (target > 0).any() or not (target < 1).any():
             raise DataError(
@@ -59,7 +57,7 @@ class Entries(NamedTuple):
         return (float(positive), float(negative)) if positive >= negative and not self.level() else None
 
 
-def _entries(block):
+def _finite(block):
     z, target = block.logits.reshape(-1).astype(np.float64), block.target.reshape(-1).astype(np.float64)
     weight = np.repeat(block.weight, z.size // len(block))
     finite = np.isfinite(z)
@@ -77,7 +75,7 @@ class Runs(NamedTuple):
     misses: np.ndarray
 
     @classmethod
-    def of(cls, entries: Entries) -> Self:
+    def of(cls, entries: BinaryScores) -> Self:
         order = np.lexsort((entries.weight, entries.target, entries.z))
         z, target, weight = (column[order] for column in entries)
         first = np.flatnonzero(np.r_[True, z[1:] > z[:-1]])
@@ -87,9 +85,3 @@ class Runs(NamedTuple):
     def joined(self, first):
         """Hits and misses of neighbours put together, each group beginning at an index of ``first``."""
         return np.add.reduceat(self.hits, first), np.add.reduceat(self.misses, first)
-
-
-def certified(fitted, rows, converged=True, iterations=1, gradient=0.0, bound=None) -> Certificate:
-    """The certificate of a calibrator fitted to ``rows``; what is found without iteration has converged in one."""
-    before, after = (float(np.average(rows.losses(each), weights=rows.weight)) for each in (Identity(), fitted))
-    return Certificate(converged, iterations, gradient, bound, before, after, *rows.left_out)

@@ -6,6 +6,7 @@ import numpy as np
 
 from lastlayer._check import DataError
 from lastlayer.kernels import dispatched
+from lastlayer.loss import binary_cross_entropy, cross_entropy
 from lastlayer.measure.metric import normal
 from lastlayer.measure.read import rows_per_weight
 from lastlayer.measure.rows import RowStatistics
@@ -104,6 +105,20 @@ def probs_and_onehot(rows):
     return softmax(z), rows.target if soft else np.eye(z.shape[1])[rows.target]
 
 
+def nll_of(rows):
+    """The loss of each row; of labels, their sum."""
+    z = np.asarray(rows.logits, dtype=np.float64)
+    if rows.task == "multiclass":
+        return cross_entropy(z, rows.target)
+    return binary_cross_entropy(z, rows.target).reshape(len(rows), -1).sum(-1)
+
+
+def brier_of(rows):
+    """The squared distance of each row; of classes or labels, their sum."""
+    p, y = probs_and_onehot(rows)
+    return ((p - y) ** 2).reshape(len(rows), -1).sum(-1)
+
+
 def entries_of(rows, over) -> Entries:
     """``"top"``: was the predicted class right (a column; multilabel: one per label). ``"classwise"``: a column each.
 
@@ -177,14 +192,19 @@ def mass_cells(odds, weight, count):
 
 def _mass_bins(odds, hits, weight, count):
     cell, p = mass_cells(odds, weight, count), sigmoid(odds)
-    return np.stack(
-        [np.bincount(cell, v, count) for v in (weight, weight * p, weight * hits, (weight * (hits - p)) ** 2)]
-    )
+    return bin_sums(cell, p, hits, weight, count)
 
 
-def refuse_undefined(z, weight):
-    """Refuse rows that predict no class, naming them."""
-    bad = (np.isnan(z) if z.ndim == 1 else undefined(z)) & (weight > 0)
+def bin_sums(cell, p, hits, weight, count):
+    """The sums of `state.Bins` by the bin of each entry, ``(4, count)``: weight, confidence, hits, square."""
+    columns = (weight, weight * p, weight * hits, (weight * (hits - p)) ** 2)
+    return np.stack([np.bincount(cell, column, count) for column in columns])
+
+
+def refuse_undefined(rows):
+    """Refuse rows that count and predict no class, naming them."""
+    z = np.asarray(rows.logits).reshape(len(rows), -1)
+    bad = (undefined(z) if rows.task == "multiclass" else np.isnan(z).any(-1)) & (weights_of(rows) > 0)
     if bad.any():
         raise DataError(
             "a row that holds a nan, or nothing but -inf, predicts no class.",

@@ -4,6 +4,22 @@ Each is a rising function of the score its paper defines, chosen so that no digi
 1 or 0: the sets are those of the paper. Below, ``p_(0) >= p_(1) >= ...`` are the probabilities by rank from 0 and ``u``
 is the number drawn for the row. With ``randomized=False`` it is 0, so a score counts what stands before the class: the
 class that crosses the threshold is in the set, which is never empty and covers at least what is promised.
+
+The sets of an easy row and of a hard one, with thresholds from the same 50 rows:
+
+    >>> from lastlayer import Outputs
+    >>> from lastlayer.decide import ConformalSets
+    >>> held_out = Outputs(np.tile([0.6, 0.3, 0.1], (50, 1)), "probs", target=np.repeat([0, 1, 2], [30, 15, 5]))
+    >>> new = np.log([[0.8, 0.15, 0.05], [0.4, 0.35, 0.25]])
+    >>> fixed = [score(randomized=False) for score in (APS, RAPS, SAPS)]
+    >>> for score in (LAC(), *fixed, TopK(), Margin()):
+    ...     print(score.name, *ConformalSets.fit(score, held_out, alpha=0.2)(new).sum(axis=1))
+    lac 1 2
+    aps 1 2
+    raps 1 2
+    saps 1 2
+    topk 2 2
+    margin 1 3
 """
 
 from dataclasses import dataclass
@@ -37,7 +53,7 @@ class APS(Score, name="aps"):
 
         p_(0) + ... + p_(r-1) + u p_(r),   as   -log of what remains, (1 - u) p_(r) + p_(r+1) + ...
 
-    Romano, Sesia & Candès 2020, section 2.1.
+    Romano, Sesia & Candès 2020.
     """
 
     randomized: bool = True
@@ -97,7 +113,9 @@ class SAPS(Score, name="saps"):
 class TopK(Score, name="topk"):
     """The rank of the class: every set has the same size k, the smallest that covers enough.
 
-    r + 1
+        r + 1
+
+    Nothing is drawn, so the sets of all rows are of one size whatever their probabilities.
     """
 
     def of(self, place):
@@ -123,7 +141,7 @@ class Margin(Score, name="margin"):
         return xp.where(place.rank == 0, ahead, behind)
 
 
-SCORES: dict[str, type[Score]] = {score.name: score for score in (LAC, APS, RAPS, SAPS, TopK, Margin)}
+SCORES = Score.named  # by name, in the order of this file
 
 
 def _at_least_0(score, name, value):

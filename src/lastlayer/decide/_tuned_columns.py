@@ -7,8 +7,8 @@ import numpy as np
 
 from lastlayer._check import DataError
 from lastlayer.calibrate.rows import LeftOut, Rows
+from lastlayer.decide._tuned_cuts import Changes, Counts, best_cut
 from lastlayer.decide.choice import argmax
-from lastlayer.decide.cuts import Changes, Counts, best_cut
 from lastlayer.outputs import brief
 
 
@@ -79,15 +79,7 @@ class Columns:
                 file=self.rows.source,
                 fix="give more rows (a few hundred are wise), or fewer folds.",
             )
-        fold = self.rows.folds(count, seed)
-        if len(np.unique(fold)) < 2:
-            raise DataError(
-                "all rows fall into one fold: their ids (or the rows themselves) repeat, or they are too few.",
-                file=self.rows.source,
-                field=None if self.rows.ids is None else "id",
-                fix="give more rows, each with its own id, or none.",
-            )
-        return fold
+        return self.rows.several_folds(count, seed)
 
     def take(self, index) -> Self:
         rows = self.rows.take(index)

@@ -9,9 +9,10 @@ import numpy as np
 
 from lastlayer._array import as_array, floating, namespace
 from lastlayer._check import DataError, one_of, shape
+from lastlayer.decide._fixed_sequence import fewest_rows, lowest
+from lastlayer.decide._sorted_rows import wide
 from lastlayer.decide.bound import counted, fraction
 from lastlayer.decide.conformal import Sets
-from lastlayer.decide.ranked import wide
 from lastlayer.outputs import Outputs, brief, wanted
 from lastlayer.state import cell_edges
 
@@ -153,7 +154,7 @@ def _controlled(z, target, risk, source):
 
 def _tested(z, target, loss, risk, confidence, source):
     """The last threshold that passes before the first that fails, from the safest on."""
-    fewest = math.ceil(math.log(1 - confidence) / math.log1p(-risk))
+    fewest = fewest_rows(risk, confidence)
     if len(z) < fewest:
         raise DataError(
             f"{len(z)} held-out rows cannot promise a risk of {risk:g} at confidence {confidence:g}: even without a "
@@ -174,8 +175,7 @@ def _tested(z, target, loss, risk, confidence, source):
 
     last = reached(risk)
     if last is None:
-        higher = (float(f"{risk * 1.05**step:.2g}") for step in range(1, 1 + int(math.log(1 / risk) / math.log(1.05))))
-        works = next((f"about {r:g}" for r in higher if r < 1 and reached(r) is not None), "none below 1")
+        works = lowest(risk, lambda r: reached(r) is not None)
         raise DataError(
             f"no threshold that leaves a label promises a {loss} of at most {risk:g} at confidence {confidence:g} on "
             f"{len(z)} held-out rows; the lowest they can promise is {works}.",

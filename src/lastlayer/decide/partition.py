@@ -7,17 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from lastlayer._check import DataError
-from lastlayer.decide.draw import CLUSTERS, row_numbers, uniform
-from lastlayer.decide.quantile import fewest_rows
+from lastlayer.decide._conformal_quantile import fewest_rows
+from lastlayer.decide._record import Recorded
+from lastlayer.decide._uniform import CLUSTERS, row_numbers, uniform
 from lastlayer.outputs import brief
 
-_LEVELS = (
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-)  # of each class's scores, and 1 - alpha: what k-means sees (Ding et al. 2023)
+# Quantiles of each class's scores, beside that of 1 - alpha: what k-means sees (Ding et al. 2023).
+_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _OTHERS = "others"
 
 
@@ -29,7 +25,7 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Partition:
+class Partition(Recorded):
     """Which part a row or a class belongs to: ``by`` is None, ``"class"``, ``"cluster"`` or the name of a grouping.
 
     ``part_of_class`` says so for each class where the parts are made of classes, and is empty otherwise.
@@ -46,6 +42,8 @@ class Partition:
             raise ValueError("Partition: every class belongs to one of the named parts.")
         if self.of_classes != bool(self.part_of_class):
             raise ValueError("Partition: classes are assigned to parts by class or cluster, and not otherwise.")
+        if self.by is None and len(self.names) > 1:
+            raise ValueError("Partition: without `by` all rows are one part.")
 
     @classmethod
     def fit(cls, by, outputs, scores, alpha, seed) -> Parts:
@@ -56,7 +54,7 @@ class Partition:
             return cls._classes(outputs, scores)
         if by == "cluster":
             return cls.clusters(outputs, scores, alpha, seed)
-        names, part = np.unique(_grouping(outputs, by), return_inverse=True)
+        names, part = np.unique(grouping(outputs, by, ", or 'class' or 'cluster'"), return_inverse=True)
         partition = cls(by, tuple(names.tolist()))
         return Parts(partition, [(name, scores[part == k]) for k, name in enumerate(partition.names)])
 
@@ -72,9 +70,9 @@ class Partition:
 
         A share ``K / (75 + K)`` of the rows, drawn by the seed, places the K classes by the quantiles of their scores;
         k-means weighted by ``sqrt(rows)`` makes half as many clusters as the rarest class has such rows; the remaining
-        rows give the thresholds (Ding et al. 2023). Quantiles are of the scores' ranks
-        among all, so that a rising function of the score changes nothing. Classes with fewer than ``1 / alpha - 1``
-        rows, and those of clusters with so few, are ``others``, with the threshold of all remaining rows together.
+        rows give the thresholds (Ding et al. 2023). Quantiles are of the scores' ranks among all, so that a rising
+        function of the score changes nothing. Classes with fewer than ``1 / alpha - 1`` rows, and those of clusters
+        with so few, are ``others``, with the threshold of all remaining rows together.
         """
         _all_seen(outputs)
         least, rows = fewest_rows(alpha), np.bincount(outputs.target, minlength=len(outputs.classes))
@@ -109,10 +107,6 @@ class Partition:
         """What a part is called in a sentence."""
         return str(self.by) if self.of_classes else "group"
 
-    def column(self, outputs):
-        """The grouping of these outputs, one value per row."""
-        return _grouping(outputs, self.by)
-
     def group_index(self, values):
         """The part of each row by its group; a group without held-out rows is named."""
         values = np.asarray(values).astype(str)
@@ -130,14 +124,15 @@ class Partition:
         return found
 
 
-def _grouping(outputs, by):
+def grouping(outputs, by, other=""):
+    """The grouping named ``by``, one value per row; ``other`` says what else would do."""
     if by not in outputs.groups:
         listed = f"the groupings are {brief(tuple(outputs.groups))}" if outputs.groups else "there are no groups"
         raise DataError(
             f"no grouping {by!r}: {listed}.",
             file=outputs.source,
             field="groups",
-            fix="name one of these, or 'class' or 'cluster'; groups are arrays group_<name>, one value per row.",
+            fix=f"name one of these{other}; groups are arrays group_<name>, one value per row.",
         )
     return outputs.groups[by]
 

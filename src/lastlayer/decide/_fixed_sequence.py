@@ -133,11 +133,18 @@ def fewest_rows(risk, confidence):
     return math.ceil(math.log(1 - confidence) / math.log1p(-risk))
 
 
+def lowest(risk, works) -> str:
+    """The lowest risk above this one that ``works``, in words, for the message that this one does not."""
+    # In steps of about 5 %, rounded before they are tried: the target that the message names works.
+    higher = (float(f"{risk * 1.05**step:.2g}") for step in range(1, 1 + int(math.log(1 / risk) / math.log(1.05))))
+    return next((f"about {r:g}" for r in higher if r < 1 and works(r)), "none below 1")
+
+
 def _fewest_alike(rows, risk, confidence):
     """The fewest accepted rows that may hold as many errors as ``rows`` may, or none where those may not be."""
 
     def fails(errors, accepted):
-        return bool(p_value(errors, accepted, risk) > 1 - confidence)
+        return errors >= accepted or bool(p_value(errors, accepted, risk) > 1 - confidence)
 
     allowed = bisect_left(range(1, rows + 1), True, key=lambda errors: fails(errors, rows))
     fewest = fewest_rows(risk, confidence)

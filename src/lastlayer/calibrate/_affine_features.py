@@ -57,6 +57,13 @@ class Block:
                     shift = scale * z.mean(1, dtype=np.float64, where=z > -np.inf)
         return cls(z, scale, shift, rows.target, rows.weight)
 
+    def largest(self) -> float:
+        """The size of the largest logit that is not masked."""
+        low, high = float(self.logits.min()), float(self.logits.max())
+        if low == -np.inf:
+            low = float(self.logits.min(where=self.logits > -np.inf, initial=high))
+        return max(-low, high)
+
     @functools.cached_property
     def features(self):
         """In float64, and where they are masked: None where nowhere."""

@@ -24,13 +24,7 @@ class Counts(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What is to be as large as possible, as a function of `Counts`, and what it is called.
-
-    f_beta             (1 + beta^2) TP / (beta^2 (TP + FN) + TP + FP),  0 of nothing;  f1 is beta = 1
-    balanced_accuracy  (TP / (TP + FN) + TN / (TN + FP)) / 2 = (1 + Youden's J) / 2;  of classes: mean recall
-    net_benefit        (TP - FP at / (1 - at)) / n          (Vickers and Elkin 2006)
-    cost               (FP false_positive + FN false_negative) / n, the only one to be small
-    """
+    """What is to be as large as possible, as a function of `Counts`, and what it is called: see `Tuned.fit`."""
 
     measure: str
     sign: int

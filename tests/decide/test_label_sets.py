@@ -7,7 +7,7 @@ from scipy import stats
 from lastlayer import Outputs
 from lastlayer._check import DataError
 from lastlayer.decide.conformal import Sets
-from lastlayer.decide.control import LabelSets, _mean_losses, _p_value
+from lastlayer.decide.label_sets import LabelSets, _mean_losses, _p_value
 
 
 def tagged(seed, n=300, labels=6, **more):
@@ -94,10 +94,10 @@ def test_labels_at_the_threshold_are_in_and_masked_ones_never():
     everything = LabelSets(-np.inf, "fnr", 0.1, "crc", None, 10, 0.0, ("a", "b", "c"))
     assert everything(np.array([-np.inf, -900.0, np.nan])).tolist() == [False, True, False]
     assert Sets.from_json(everything.to_json()) == everything
-    # A float32 logit is compared as the number it is.
-    assert not LabelSets(0.1, "fnr", 0.1, "crc", None, 10, 0.0, ("a",))(np.array([[0.1 - 1e-9]], np.float32)).all() or (
-        float(np.float32(0.1 - 1e-9)) >= 0.1
-    )
+    # A float32 logit is compared as the number it is: a threshold between it and the next is above it.
+    logit = np.array([[0.1]], np.float32)
+    just_above = LabelSets(np.nextafter(float(logit[0, 0]), 1), "fnr", 0.1, "crc", None, 10, 0.0, ("a",))
+    assert not just_above(logit).any()
 
 
 def test_labels_on_other_libraries(library):

@@ -8,8 +8,8 @@ import numpy as np
 from lastlayer._check import DataError
 from lastlayer.decide.bound import counted, fraction
 from lastlayer.decide.choice import choose
-from lastlayer.decide.conditional import Partition
 from lastlayer.decide.decisions import Decisions
+from lastlayer.decide.partition import Partition, grouping
 from lastlayer.decide.policy import Policy
 from lastlayer.decide.threshold import Coverage, Risk, Threshold
 from lastlayer.outputs import Outputs, wanted
@@ -36,6 +36,8 @@ class Thresholds(Policy, name="thresholds"):
             raise ValueError(f"Thresholds: one threshold for each name; {len(parts)} for {', '.join(self.names)}.")
         if not all(part is None or isinstance(part, Threshold) for part in parts):
             raise ValueError("Thresholds: every part is a Threshold, or None to have its rows reviewed.")
+        if self.by == "cluster":
+            raise ValueError("Thresholds: by is 'class' or the name of a grouping.")
 
     @classmethod
     def fit(cls, outputs: Outputs, by, *, risk=None, coverage=None, confidence=0.95, seed=None) -> "Thresholds":
@@ -98,8 +100,7 @@ class Thresholds(Policy, name="thresholds"):
     def _part(self, outputs, index):
         """The part of each row; -1 where it speaks for no class."""
         if self.by != "class":
-            partition = Partition(self.by, self.names)
-            return partition.group_index(partition.column(outputs))
+            return Partition(self.by, self.names).group_index(grouping(outputs, self.by))
         if tuple(outputs.classes) != self.names:
             raise DataError(
                 f"the thresholds are for classes {', '.join(self.names)}; these outputs have others, or in another "
@@ -115,8 +116,7 @@ def _parted(rows, by):
     """The names of the parts and the part of each row (-1: none)."""
     if by == "class":
         return tuple(rows.classes), choose(rows).index
-    groups = Partition(by, ("any",)).column(rows)
-    names, part = np.unique(groups, return_inverse=True)
+    names, part = np.unique(grouping(rows, by, ", or 'class'"), return_inverse=True)
     return tuple(map(str, names.tolist())), part
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from lastlayer._array import as_array, namespace, to_numpy
 from lastlayer._check import DataError
 from lastlayer._check import shape as shape_of
+from lastlayer.calibrate._certified import Ending, certified
 from lastlayer.calibrate.calibrator import Calibrator, Certificate
 from lastlayer.calibrate.identity import Identity
 
@@ -20,6 +21,12 @@ class ByGroup(Calibrator):
 
     ``by`` is the grouping's name. A group that was not in the fit, or had too few rows there, gets ``everyone``, the
     calibrator of all rows.
+
+    >>> from lastlayer.calibrate import Identity, Temperature
+    >>> fitted = ByGroup("site", {"north": Temperature(2.0)}, Identity())
+    >>> fitted(np.array([[4.0, 0.0], [4.0, 0.0]]), ["north", "south"])
+    array([[2., 0.],
+           [4., 0.]])
     """
 
     method = "by_group"
@@ -31,7 +38,7 @@ class ByGroup(Calibrator):
     @classmethod
     def of(cls, rows, by, groups, everyone, fitted_to) -> Self:
         """Fit to each group of ``rows`` that has rows enough, by ``fitted_to(rows)``."""
-        parts, before, after = {}, rows.losses(Identity()), rows.losses(everyone)
+        parts, after = {}, rows.losses(everyone)
         for name in np.unique(groups):
             mine = groups == name
             part = rows.take(mine)
@@ -40,7 +47,9 @@ class ByGroup(Calibrator):
             except DataError:  # too few rows, one class, a class too few: what a fit to these rows alone would say
                 continue
             after[mine] = part.losses(fitted)
-        return cls(by, parts, everyone, certificate=_together([*parts.values(), everyone], before, after, rows))
+        ending = Ending.of({"all rows": everyone} | {f"{by} {name}": part for name, part in parts.items()})
+        before, after = (float(np.average(losses, weights=rows.weight)) for losses in (rows.losses(Identity()), after))
+        return cls(by, parts, everyone, certificate=Certificate(*ending, before, after, *rows.left_out))
 
     def __call__(self, logits: Any, groups: Any = None) -> Any:
         """Calibrated logits; ``groups`` names the group of each row, ``(*batch,)``."""
@@ -64,6 +73,10 @@ class ByGroup(Calibrator):
                 calibrated = xp.where(mine, part(logits), calibrated)
         return calibrated
 
+    @property
+    def width(self):
+        return self.everyone.width
+
     def calibrated(self, outputs):
         if self.by not in outputs.groups:
             raise DataError(
@@ -79,7 +92,14 @@ class ByGroup(Calibrator):
 class ByLabel(Calibrator):
     """Each label of multilabel rows its own calibrator, in the order of the columns.
 
-    calibrated_ik = parts[k](logits_ik)
+        calibrated_ik = parts[k](logits_ik)
+
+    A label that is nan or masked stays so, and changes no other.
+
+    >>> from lastlayer.calibrate import Platt, Temperature
+    >>> ByLabel({"wet": Temperature(2.0), "cold": Platt(1.0, -3.0)})(np.array([[4.0, 3.0], [-np.inf, np.nan]]))
+    array([[  2.,   0.],
+           [-inf,  nan]])
     """
 
     method = "by_label"
@@ -91,8 +111,11 @@ class ByLabel(Calibrator):
         """Fit to each label of ``rows``, by ``fitted_to(rows of this label)``."""
         parts = {name: fitted_to(rows.label(k)) for k, name in enumerate(rows.classes)}
         fitted = cls(parts)
-        before, after = rows.losses(Identity()), rows.losses(fitted)
-        return replace(fitted, certificate=_together(list(parts.values()), before, after, rows))
+        return replace(fitted, certificate=certified(fitted, rows, *Ending.of(parts)))
+
+    @property
+    def width(self):
+        return len(self.parts)
 
     def map(self, logits):
         logits = as_array(logits)
@@ -100,18 +123,3 @@ class ByLabel(Calibrator):
             raise ValueError(f"by_label: fitted on {len(self.parts)} labels; these logits are {shape_of(logits)}.")
         xp = namespace(logits)
         return xp.stack([part.map(logits[..., k]) for k, part in enumerate(self.parts.values())], axis=-1)
-
-
-def _together(parts, before, after, rows):
-    """The certificate of several fits: the worst of each, and the loss of all rows."""
-    each = [part.certificate for part in parts]
-    bounds = [done.bound for done in each if done.bound is not None]
-    return Certificate(
-        all(done.converged for done in each),
-        max(done.iterations for done in each),
-        max(done.gradient for done in each),
-        bounds[0] if bounds else None,
-        float(np.average(before, weights=rows.weight)),
-        float(np.average(after, weights=rows.weight)),
-        *rows.left_out,
-    )
