@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     from lastlayer.loss import sup_con as sup_con
     from lastlayer.loss import top_k_cross_entropy as top_k_cross_entropy
 
+    # linear: features and the last layer's weight, without ever holding the logits.
+    from lastlayer.linear import linear_cross_entropy as linear_cross_entropy
+    from lastlayer.linear import linear_stats as linear_stats
+    from lastlayer.linear import plan as plan
+
     # measure: a state, then a few numbers.
     from lastlayer.measure import Comparison as Comparison
     from lastlayer.measure import Evaluation as Evaluation
@@ -67,6 +72,7 @@ if TYPE_CHECKING:
     # Stages with more than one choice keep their own names, as does the rest of transform and loss.
     from lastlayer import calibrate as calibrate
     from lastlayer import decide as decide
+    from lastlayer import linear as linear
     from lastlayer import loss as loss
     from lastlayer import train as train
     from lastlayer import transform as transform
@@ -88,12 +94,13 @@ _HOMES = {
     " sigmoid softcap softmax softplus top2_gap",
     "loss": "binary_cross_entropy cross_entropy distill focal info_nce mean multilabel_cross_entropy siglip sup_con"
     " top_k_cross_entropy",
+    "linear": "linear_cross_entropy linear_stats plan",
     "measure": "Comparison Evaluation Metric accuracy average_precision brier calibration_error compare confusion"
     " evaluate merge nll roc_auc",
     "report": "Finding Report check",
     "kernels": "formulas",
 }
-_STAGES = ("transform", "loss", "measure", "calibrate", "decide", "train", "report")
+_STAGES = ("transform", "loss", "linear", "measure", "calibrate", "decide", "train", "report")
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 

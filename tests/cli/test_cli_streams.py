@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -88,16 +89,22 @@ def test_a_full_disk_behind_a_file(shell, folder):
     assert done.returncode == 3 and done.stdout == b"" and b"No space left on device" in done.stderr
 
 
+def wait_until_idle(pid):
+    """Until a process has used no time for 0.3 s: it waits."""
+    stat, before = pathlib.Path(f"/proc/{pid}/stat"), None
+    while stat.exists() and before != (used := stat.read_text().rsplit(")", 1)[1].split()[11:13]):
+        before = used
+        time.sleep(0.3)
+
+
 def test_control_c_exits_with_130(folder):
     """The command waits for standard input when it is interrupted."""
-    command = [
-        sys.executable,
-        "-c",
-        "import lastlayer.cli as c, lastlayer.cli.check; print('on', flush=True); c.main(['check', '-'])",
-    ]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    code = "import lastlayer.cli as c, lastlayer.cli.check; print('on', flush=True); c.main(['check', '-'])"
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe)
     assert process.stdout and process.stdout.readline() == b"on\n"
     time.sleep(0.5)
+    wait_until_idle(process.pid)
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130
