@@ -50,7 +50,7 @@ class Table:
         start, stop, _ = which.indices(len(self))
         rows = np.arange(start, stop) if self.index is None else self.index[start:stop]
         home = np.searchsorted(self.starts, rows, side="right") - 1
-        homes = np.unique(home)
+        homes = np.flatnonzero(np.bincount(home))
         if len(homes) == 1:
             return self._read(int(homes[0]), rows)
         found = np.empty((len(rows), *self.shape[1:]), np.result_type(*(part.scores.dtype for part in self.parts)))
