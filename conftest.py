@@ -1,5 +1,6 @@
 """What every test may use, and what the examples in docstrings may: ``np``, printed as NumPy prints by default."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,22 @@ import pytest
 
 from arrays import DIFFERENTIABLE, LIBRARIES
 
+MAPS = Path("/proc/self/maps")
+
 
 @pytest.fixture(autouse=True)
 def printing(doctest_namespace):
     doctest_namespace["np"] = np
     with np.printoptions(legacy=False, precision=8, suppress=False, threshold=1000, linewidth=75, floatmode="maxprec"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def fewer_compiled_functions():
+    """XLA maps memory for each function it compiles, and Linux allows a process 65,530 maps: above, it crashes."""
+    yield
+    if "jax" in sys.modules and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")
