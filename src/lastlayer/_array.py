@@ -16,8 +16,8 @@ _NUMPY = (np.ndarray, np.generic)  # a name: torch.compile cannot trace the unio
 
 
 def dtype_name(x):
-    """``"float32"``, whatever the library calls it."""
-    return str(x.dtype).rpartition(".")[2]
+    """``"float32"``, whatever the library calls it, and in whichever order the bytes lie."""
+    return x.dtype.name if isinstance(x, _NUMPY) else str(x.dtype).rpartition(".")[2]
 
 
 def namespace(x) -> Any:
@@ -87,9 +87,10 @@ def two_arrays(array, like) -> tuple[Array, Array]:
 
 
 def restore(y, like) -> Array:
-    """``y`` in the floating dtype that ``like`` came with (half precision is computed in float32)."""
+    """``y`` in the floating dtype that ``like`` came with, in our byte order (halves are computed in float32)."""
     if hasattr(like, "dtype") and dtype_name(like) in _HALF:
-        return namespace(y).astype(y, like.dtype)
+        xp = namespace(y)
+        return xp.astype(y, like.dtype.newbyteorder("=") if xp is np else like.dtype)
     return y
 
 

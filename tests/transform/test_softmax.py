@@ -177,3 +177,13 @@ def test_another_temperature_or_base_costs_no_digits_of_the_tail(temperature, ba
     surprise = float(mpmath.log(mpmath.fsum(weights)))
     got = library.run(lambda z: ll.log_softmax(z, temperature=temperature, base=base), row)[3]
     np.testing.assert_allclose(-got, surprise, rtol=4 * library.eps, atol=np.finfo(library.dtype).tiny)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_order_of_the_bytes_changes_nothing(dtype):
+    x = np.random.default_rng(0).normal(scale=8, size=(50, 12)).astype(dtype)
+    with ll.formulas():
+        for function in (ll.softmax, ll.log_softmax, ll.logsumexp):
+            got, want = function(x.astype(x.dtype.newbyteorder())), function(x)
+            assert got.dtype == want.dtype
+            np.testing.assert_array_equal(got, want)

@@ -99,13 +99,13 @@ def best_offset(odds, hits, w):
     share = float((w * hits).sum() / w.sum())
     middle = np.log(share) - np.log1p(-share)
     low, high = middle - odds[used].max(), middle - odds[used].min()
-    if low == high:
-        return float(low)
 
     def excess(d):
         return float((w * (sigmoid(odds + d) - hits)).sum())
 
-    low, high = low - 1e-9 * (1 + abs(low)), high + 1e-9 * (1 + abs(high))  # rounding must not lose the bracket
+    for end, beyond in ((low, excess(low) >= 0), (high, excess(high) <= 0)):
+        if beyond:  # by a rounding: the root is this end
+            return float(end)
     return root_scalar(excess, bracket=(low, high), xtol=1e-12).root
 
 
