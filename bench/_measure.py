@@ -1,6 +1,7 @@
 """How every script here measures: the peer and us in turn, medians of several rounds, a table and a CSV."""
 
 import csv
+import os
 import pathlib
 import platform
 import statistics
@@ -9,6 +10,8 @@ import sys
 import time
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+PROCESSOR = pathlib.Path("/proc/cpuinfo")
+PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def alternate(candidates, rounds=7):
@@ -28,6 +31,18 @@ def process(*arguments, **options):
     return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True, **options)
 
 
+def machine():
+    """Where it was measured, in words: also what a fresh output costs there, which is pages from the allocator."""
+    lines = PROCESSOR.read_text("utf-8").splitlines() if PROCESSOR.exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+    pages = PAGES.read_text("utf-8").split("[")[1].split("]")[0] if PAGES.exists() else "unknown"
+    allocator = " ".join(filter(None, platform.libc_ver())) or "the system's"
+    return (
+        f"{model or platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}; "
+        f"allocator {allocator}, huge pages: {pages}"
+    )
+
+
 def report(name, header, rows):
     """Print a table and write it to ``results/NAME.csv`` with the machine it was measured on."""
     widths = [max(len(str(row[i])) for row in [header, *rows]) for i in range(len(header))]
@@ -37,4 +52,4 @@ def report(name, header, rows):
     with open(RESULTS / f"{name}.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*header, "machine"])
-        writer.writerows([*row, f"{platform.machine()} {platform.python_version()}"] for row in rows)
+        writer.writerows([*row, machine()] for row in rows)

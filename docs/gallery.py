@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402  (the path comes first)
 import torch  # noqa: E402
 from gallery_losses import FAMILIES, LOSSES  # noqa: E402
 
-from lastlayer.report.chart import Svg, _group, _line, _tag, _text  # noqa: E402
+from lastlayer.report.svg import Svg, group, line, tag, text  # noqa: E402
 
 DOCS = ROOT / "docs"
 POINTS, WIDE, HIGH = 161, 320, 150
@@ -80,25 +80,25 @@ def figure(loss):
 
     def path(y, class_):
         points = " ".join(f"{WIDE * i / (POINTS - 1):g},{height(v):g}" for i, v in enumerate(y))
-        return _tag("polyline", points=points, class_=class_)
+        return tag("polyline", points=points, class_=class_)
 
-    lines = [_line(0, height(y), WIDE, height(y), "zero" if y == 0 else "grid") for y in ticks(low, high)]
-    lines += [_text(-6, height(y) + 4, f"{y:g}".replace("-", "−"), "end", "faint") for y in ticks(low, high)]
+    lines = [line(0, height(y), WIDE, height(y), "zero" if y == 0 else "grid") for y in ticks(low, high)]
+    lines += [text(-6, height(y) + 4, f"{y:g}".replace("-", "−"), "end", "faint") for y in ticks(low, high)]
     for share, x in zip((0, 0.5, 1), np.linspace(*loss.reach, 3), strict=True):
-        lines += [_line(WIDE * share, 0, WIDE * share, HIGH, "grid")]
-        lines += [_text(WIDE * share, HIGH + 16, f"{x:g}".replace("-", "−"), class_="faint")]
+        lines += [line(WIDE * share, 0, WIDE * share, HIGH, "grid")]
+        lines += [text(WIDE * share, HIGH + 16, f"{x:g}".replace("-", "−"), class_="faint")]
     for i, curve in reversed(list(enumerate(drawn.values()))):
         lines += [path(curve.slope, f"slope hue{i if len(drawn) > 1 else 1}"), path(curve.value, f"hue{i}")]
-    caption = _text(WIDE / 2, HIGH + 34, loss.axis)
-    plot = _group((46, 12), *lines, caption, legend(loss, drawn, (low, high)))
+    caption = text(WIDE / 2, HIGH + 34, loss.axis)
+    plot = group((46, 12), *lines, caption, legend(loss, drawn, (low, high)))
     said = f"{loss.name} and its gradient against the {loss.axis}"
     width, tall = WIDE + 66, HIGH + 56
     return (
-        _tag(
+        tag(
             "svg",
-            _tag("title", said),
+            tag("title", said),
             Svg(f"<style>{STYLE}</style>"),
-            _tag("rect", class_="paper", width=width, height=tall),
+            tag("rect", class_="paper", width=width, height=tall),
             plot,
             xmlns="http://www.w3.org/2000/svg",
             viewBox=f"0 0 {width} {tall}",
@@ -148,8 +148,8 @@ def legend(loss, drawn, extent):
     place = min(((left, top) for top in tops for left in lefts), key=points)
     parts = []
     for i, (name, class_) in enumerate(names):
-        parts += [_line(4, 16 * i + 10, 30, 16 * i + 10, f"key {class_}"), _text(36, 16 * i + 14, name, "start")]
-    return _group(place, *parts)
+        parts += [line(4, 16 * i + 10, 30, 16 * i + 10, f"key {class_}"), text(36, 16 * i + 14, name, "start")]
+    return group(place, *parts)
 
 
 def page():
@@ -185,8 +185,8 @@ def entry(loss):
 
 def advice(loss):
     """When to use a loss: the sentence of its docstring, or of the table."""
-    text = inspect.getdoc(loss.function).split("\n>>>")[0]
-    said = re.findall(r"Use it\s.*?\.(?=\s|$)", text, re.DOTALL)
+    above = inspect.getdoc(loss.function).split("\n>>>")[0]
+    said = re.findall(r"Use it\s.*?\.(?=\s|$)", above, re.DOTALL)
     (sentence,) = [" ".join(words.split()).replace("``", "`") for words in [*said, *filter(None, [loss.use])]]
     return sentence
 
@@ -222,8 +222,8 @@ def run(check):
     (DOCS / "losses").mkdir(exist_ok=True)
     for name in left_over:
         (DOCS / name).unlink()
-    for name, text in wanted.items():
-        (DOCS / name).write_text(text, "utf-8")
+    for name, page in wanted.items():
+        (DOCS / name).write_text(page, "utf-8")
 
 
 if __name__ == "__main__":

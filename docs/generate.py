@@ -1,14 +1,19 @@
-"""Writes the pages that code already says: ``cli.md`` from the commands' help, ``laws.md`` from ``tests/laws.py``.
+"""Writes the pages that code already says.
 
-python docs/generate.py            writes both
+``cli.md`` from the commands' help, ``laws.md`` from ``tests/laws.py``, ``speed.md`` from ``bench/`` and its results.
+
+python docs/generate.py            writes them
 python docs/generate.py --check    exits 1 and says which page is out of date
 """
 
+import ast
+import csv
 import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BENCH = ROOT / "bench"
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 os.environ["NO_COLOR"] = "1"
 
@@ -68,7 +73,46 @@ def laws_page():
     )
 
 
-PAGES = {"cli.md": cli_page, "laws.md": laws_page}
+def speed_page():
+    """Every bench: its question, its command, what it measured beside whom, and where; as the last run left it."""
+    parts = [
+        "# Speed\n\nWritten by `docs/generate.py` from the docstrings in `bench/` and the tables that they left in "
+        "`bench/results`; `make bench` runs them all. Peers run in the same process, in turn with us, after a check "
+        "that both give the same; figures are medians. Machines differ and are noisy: compare the ratios. A ratio "
+        "below 1 is a loss, and stays in.\n"
+    ]
+    for script in sorted(BENCH.glob("[a-z]*.py")):
+        tables = [path for path in sorted((BENCH / "results").glob("*.csv")) if path.stem.startswith(script.stem)]
+        if script.stem == "numerics" or not tables:  # numerics.md is the page of that one
+            continue
+        parts.append(f"## {script.stem}\n\n{_paragraphs(ast.get_docstring(ast.parse(script.read_text('utf-8'))))}\n")
+        for path in tables:
+            parts.append(_measured(path))
+            picture = path.with_suffix(".svg")
+            if picture.exists():
+                parts.append(f"![{path.stem}](../bench/results/{picture.name})\n")
+    return "\n".join(parts)
+
+
+def _paragraphs(text):
+    """A docstring as Markdown: its command, which is indented, as a block of code; names in single quotes."""
+    shown = [
+        _block("\n".join(line.strip() for line in part.splitlines()))
+        if part.startswith("    ")
+        else " ".join(part.replace("``", "`").split())
+        for part in text.split("\n\n")
+    ]
+    return "\n\n".join(shown)
+
+
+def _measured(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        (*header, _), *rows = csv.reader(file)
+    machines = "; ".join(sorted({row[-1] for row in rows}))
+    return f"{_table(header, [row[:-1] for row in rows])}\n\nMeasured on {machines}.\n"
+
+
+PAGES = {"cli.md": cli_page, "laws.md": laws_page, "speed.md": speed_page}
 
 
 def _block(text):

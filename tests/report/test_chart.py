@@ -7,6 +7,7 @@ import pytest
 from lastlayer.measure import Metric
 from lastlayer.measure.read import BinRow, CurveRow
 from lastlayer.report import chart
+from lastlayer.report.svg import tag
 from lastlayer.state import Grid
 
 BINS = [
@@ -139,6 +140,6 @@ def test_every_chart_says_what_it_shows():
 
 
 def test_text_and_attributes_are_escaped():
-    tag = chart._tag("text", '<b>&"', class_='"><script>')
-    element = ElementTree.fromstring(tag)
+    text = tag("text", '<b>&"', class_='"><script>')
+    element = ElementTree.fromstring(text)
     assert (element.text, element.get("class")) == ('<b>&"', '"><script>')

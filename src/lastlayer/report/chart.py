@@ -4,11 +4,11 @@ The reliability plot is a square of ``SIDE`` units: a share v lies at ``x = SIDE
 """
 
 import math
-from html import escape
 
 import numpy as np
 
 from lastlayer.measure import Metric
+from lastlayer.report.svg import Svg, group, line, px, tag, text
 from lastlayer.report.wording import count, number, percent
 from lastlayer.state import GRID_CELLS, GRID_REACH
 
@@ -20,48 +20,41 @@ CURVE = 110  # height of the temperature curve
 MARK = 120  # width of the interval drawn in a table's cell
 
 
-class Svg(str):
-    """Markup that a template inserts as it is: every text in it went through `_tag`, which escapes."""
-
-    def __html__(self):
-        return str(self)
-
-
 def reliability(bins, before=None) -> Svg:
     """Confidence against how often it was right, with intervals, and the share of rows per bin beneath.
 
     ``bins`` and ``before`` are rows of `Evaluation.reliability`; ``before`` is drawn faintly.
     """
     ticks = [0, 0.25, 0.5, 0.75, 1]
-    grid = [_line(SIDE * t, 0, SIDE * t, SIDE, "grid") for t in ticks]
-    grid += [_line(0, SIDE * t, SIDE, SIDE * t, "grid") for t in ticks]
-    left = [_text(-8, SIDE * (1 - t) + 4, f"{100 * t:.0f} %", "end") for t in ticks]
-    below = [_text(SIDE * t, SIDE + 18, f"{100 * t:.0f} %") for t in ticks]
+    grid = [line(SIDE * t, 0, SIDE * t, SIDE, "grid") for t in ticks]
+    grid += [line(0, SIDE * t, SIDE, SIDE * t, "grid") for t in ticks]
+    left = [text(-8, SIDE * (1 - t) + 4, f"{100 * t:.0f} %", "end") for t in ticks]
+    below = [text(SIDE * t, SIDE + 18, f"{100 * t:.0f} %") for t in ticks]
     words = [
-        _text(SIDE - 10, SIDE - 12, "over-confident", "end", "faint"),
-        _text(10, 20, "under-confident", "start", "faint"),
-        _tag("text", "share that was right", transform=f"translate(-46 {SIDE / 2}) rotate(-90)", text_anchor="middle"),
+        text(SIDE - 10, SIDE - 12, "over-confident", "end", "faint"),
+        text(10, 20, "under-confident", "start", "faint"),
+        tag("text", "share that was right", transform=f"translate(-46 {SIDE / 2}) rotate(-90)", text_anchor="middle"),
     ]
     faint = [
-        _tag("circle", cx=_px(SIDE * b.confidence), cy=_px(SIDE * (1 - b.accuracy)), r=4, class_="before")
+        tag("circle", cx=px(SIDE * b.confidence), cy=px(SIDE * (1 - b.accuracy)), r=4, class_="before")
         for b in before or []
         if b.share > 0
     ]
     most = max(b.share for b in bins)
     shares = [_share_bar(b, i, most) for i, b in enumerate(bins)]
-    base = _group(
+    base = group(
         (0, SIDE + 30),
-        _line(0, SHARES, SIDE, SHARES, "axis"),
+        line(0, SHARES, SIDE, SHARES, "axis"),
         *shares,
-        _text(-8, 10, percent(most), "end", "most"),
-        _text(-8, SHARES, "0", "end"),
-        _text(SIDE / 2, SHARES + 20, "confidence, and the share of rows that has it"),
+        text(-8, 10, percent(most), "end", "most"),
+        text(-8, SHARES, "0", "end"),
+        text(SIDE / 2, SHARES + 20, "confidence, and the share of rows that has it"),
     )
-    diagonal = _line(0, SIDE, SIDE, 0, "diagonal")
+    diagonal = line(0, SIDE, SIDE, 0, "diagonal")
     points = [_bin_point(b, i) for i, b in enumerate(bins)]
     over = sum(b.share for b in bins if b.share > 0 and b.accuracy < b.confidence)
     said = f"In bins that hold {percent(over)} of the rows the confidence is above the share that was right."
-    plot = _group((64, 12), *grid, *left, *below, *words, diagonal, *faint, *points, base)
+    plot = group((64, 12), *grid, *left, *below, *words, diagonal, *faint, *points, base)
     return _svg("reliability", "Reliability diagram", said, 64 + SIDE + 24, SIDE + SHARES + 70, plot)
 
 
@@ -83,9 +76,9 @@ def confidence_histogram(weight, probable=True) -> Svg:
     start, end = _reach(first), _reach(first + bars * step)
     ticks = _odds_ticks(start, end, probable)
     title = "log-odds of the predicted class" + (", and its probability" if probable else ", reading margins as logits")
-    axis = _group((0, 2 * HALF + 22), *ticks, _text(WIDE / 2, 54 if probable else 40, title))
+    axis = group((0, 2 * HALF + 22), *ticks, text(WIDE / 2, 54 if probable else 40, title))
     said = f"{percent(right.sum() / total)} right, {percent(wrong.sum() / total)} wrong." if total else "No rows."
-    plot = _group((34, 22), *halves, _line(0, HALF, WIDE, HALF, "axis"), axis)
+    plot = group((34, 22), *halves, line(0, HALF, WIDE, HALF, "axis"), axis)
     return _svg("histogram", "Confidence of right and wrong predictions", said, WIDE + 68, 2 * HALF + 104, plot)
 
 
@@ -99,23 +92,23 @@ def temperature_curve(curve) -> Svg:
     at = temperature_positions(curve)
     with np.errstate(all="ignore"):
         height = CURVE * (1 - (np.log(loss) - low) / max(high - low, 1e-9))  # 1e-9: a loss that no temperature changes
-    path = " ".join(f"{_px(at[i])},{_px(height[i])}" for i in np.flatnonzero(drawn))
+    path = " ".join(f"{px(at[i])},{px(height[i])}" for i in np.flatnonzero(drawn))
     best = lowest(curve)
     whole = [i for i, point in enumerate(curve) if math.log2(point.temperature).is_integer()]
-    ticks = [_text(at[i], CURVE + 20, f"{curve[i].temperature:g}") for i in whole]
-    marks = [_line(at[i], 0, at[i], CURVE + 4, "grid") for i in whole]
-    plot = _group(
+    ticks = [text(at[i], CURVE + 20, f"{curve[i].temperature:g}") for i in whole]
+    marks = [line(at[i], 0, at[i], CURVE + 4, "grid") for i in whole]
+    plot = group(
         (56, 12),
         *marks,
-        _line(0, CURVE + 4, WIDE, CURVE + 4, "axis"),
+        line(0, CURVE + 4, WIDE, CURVE + 4, "axis"),
         *ticks,
-        _text(-6, 4, number(np.exp(high)), "end"),
-        _text(-6, CURVE + 4, number(np.exp(low)), "end"),
-        _text(WIDE, -2, "NLL, logarithmic", "end", "faint"),
-        _tag("polyline", points=path, class_="curve"),
-        _tag("circle", cx=_px(at[best]), cy=_px(height[best]), r=5, class_="best"),
-        _line(at[given(curve)], -6, at[given(curve)], CURVE + 4, "here"),
-        _text(WIDE / 2, CURVE + 42, "temperature: every logit is divided by it"),
+        text(-6, 4, number(np.exp(high)), "end"),
+        text(-6, CURVE + 4, number(np.exp(low)), "end"),
+        text(WIDE, -2, "NLL, logarithmic", "end", "faint"),
+        tag("polyline", points=path, class_="curve"),
+        tag("circle", cx=px(at[best]), cy=px(height[best]), r=5, class_="best"),
+        line(at[given(curve)], -6, at[given(curve)], CURVE + 4, "here"),
+        text(WIDE / 2, CURVE + 42, "temperature: every logit is divided by it"),
     )
     said = f"Lowest at temperature {number(curve[best].temperature)}: {number(loss[best])}."
     return _svg("curve", "NLL at each temperature", said, WIDE + 68, CURVE + 60, plot)
@@ -143,11 +136,11 @@ def interval_mark(metric: Metric, reach) -> Svg:
     side = "over" if metric > 0 else "under"
     low, middle, high = (MARK / 2 * (1 + min(max(v / reach, -1), 1)) for v in (metric.low, metric, metric.high))
     parts = [
-        _line(MARK / 2, 0, MARK / 2, 14, "zero"),
-        _line(low, 7, high, 7, side),
-        _tag("circle", cx=_px(middle), cy=7, r=3, class_=side),
+        line(MARK / 2, 0, MARK / 2, 14, "zero"),
+        line(low, 7, high, 7, side),
+        tag("circle", cx=px(middle), cy=7, r=3, class_=side),
     ]
-    return Svg(_tag("svg", *parts, class_="mark", viewBox=f"-4 0 {MARK + 8} 14", aria_hidden="true"))
+    return Svg(tag("svg", *parts, class_="mark", viewBox=f"-4 0 {MARK + 8} 14", aria_hidden="true"))
 
 
 def _bin_point(b, index):
@@ -158,30 +151,30 @@ def _bin_point(b, index):
     )
     x, top = SIDE * confidence, max(confidence, accuracy)
     tip = f"{percent(confidence)} claimed, {percent(accuracy)} right ({percent(low)} to {percent(high)}), "
-    gap = _tag(
+    gap = tag(
         "rect",
-        x=_px(SIDE * b.low),
-        y=_px(SIDE * (1 - top)),
-        width=_px(SIDE * (b.high - b.low)),
-        height=_px(SIDE * abs(confidence - accuracy)),
+        x=px(SIDE * b.low),
+        y=px(SIDE * (1 - top)),
+        width=px(SIDE * (b.high - b.low)),
+        height=px(SIDE * abs(confidence - accuracy)),
         class_="gap over" if accuracy < confidence else "gap under",
     )
-    interval = _line(x, SIDE * (1 - low), x, SIDE * (1 - high), "interval")
-    point = _tag("circle", cx=_px(x), cy=_px(SIDE * (1 - accuracy)), r=4.5, class_="point")
-    title = _tag("title", tip + f"{percent(b.share)} of the rows")
+    interval = line(x, SIDE * (1 - low), x, SIDE * (1 - high), "interval")
+    point = tag("circle", cx=px(x), cy=px(SIDE * (1 - accuracy)), r=4.5, class_="point")
+    title = tag("title", tip + f"{percent(b.share)} of the rows")
     hidden = {} if known else {"display": "none"}
-    return _tag("g", title, gap, interval, point, class_="bin", data_bin=index, **hidden)
+    return tag("g", title, gap, interval, point, class_="bin", data_bin=index, **hidden)
 
 
 def _share_bar(b, index, most):
     height = SHARES * b.share / most if most > 0 else 0
     x, width = SIDE * b.low + 1, SIDE * (b.high - b.low) - 2
-    return _tag(
+    return tag(
         "rect",
-        x=_px(x),
-        y=_px(SHARES - height),
-        width=_px(width),
-        height=_px(height),
+        x=px(x),
+        y=px(SHARES - height),
+        width=px(width),
+        height=px(height),
         class_="share",
         data_bin=index,
     )
@@ -195,11 +188,9 @@ def _half(bars, name, total, direction):
     for i in np.flatnonzero(bars):
         height = HALF * bars[i] / most
         y = HALF - height if direction < 0 else HALF
-        drawn.append(
-            _tag("rect", x=_px(i * width + 0.5), y=_px(y), width=_px(width - 1), height=_px(height), class_=name)
-        )
+        drawn.append(tag("rect", x=px(i * width + 0.5), y=px(y), width=px(width - 1), height=px(height), class_=name))
     share = percent(bars.sum() / total) if total else "–"
-    label = _text(0, -8 if direction < 0 else 2 * HALF + 14, f"{name}: {share} ({count(bars.sum())})", "start", name)
+    label = text(0, -8 if direction < 0 else 2 * HALF + 14, f"{name}: {share} ({count(bars.sum())})", "start", name)
     return [*drawn, label]
 
 
@@ -217,9 +208,9 @@ def _odds_ticks(start, end, probable):
         if not 0 <= x <= WIDE or any(abs(x - other) < 56 for other in taken):
             continue
         taken.append(x)
-        drawn += [_line(x, 0, x, 5, "axis"), _text(x, 20, f"{odds}".replace("-", "−"))]
+        drawn += [line(x, 0, x, 5, "axis"), text(x, 20, f"{odds}".replace("-", "−"))]
         if probable:
-            drawn.append(_text(x, 35, _probability(odds), class_="faint"))
+            drawn.append(text(x, 35, _probability(odds), class_="faint"))
     return drawn
 
 
@@ -235,10 +226,10 @@ def _probability(odds):
 def _svg(name, title, said, width, height, *content):
     identity = f"{name}-title"
     return Svg(
-        _tag(
+        tag(
             "svg",
-            _tag("title", title, id=identity),
-            _tag("desc", said, id=f"{name}-desc"),
+            tag("title", title, id=identity),
+            tag("desc", said, id=f"{name}-desc"),
             *content,
             class_=f"chart {name}",
             viewBox=f"0 0 {width} {height}",
@@ -246,29 +237,3 @@ def _svg(name, title, said, width, height, *content):
             aria_labelledby=f"{identity} {name}-desc",
         )
     )
-
-
-def _group(at, *content):
-    return _tag("g", *content, transform=f"translate({_px(at[0])} {_px(at[1])})")
-
-
-def _line(x1, y1, x2, y2, class_):
-    return _tag("line", x1=_px(x1), y1=_px(y1), x2=_px(x2), y2=_px(y2), class_=class_)
-
-
-def _text(x, y, words, anchor="middle", class_=None):
-    extra = {} if class_ is None else {"class_": class_}
-    return _tag("text", words, x=_px(x), y=_px(y), text_anchor=anchor, **extra)
-
-
-def _tag(name, *content, **attributes):
-    """An element; text in it and the values of its attributes are escaped, elements are not escaped again."""
-    inside = "".join(part if isinstance(part, Svg) else escape(str(part)) for part in content)
-    named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
-    listed = "".join(f' {key}="{escape(str(value))}"' for key, value in named.items())
-    return Svg(f"<{name}{listed}>{inside}</{name}>")
-
-
-def _px(value):
-    """A coordinate to a hundredth of a unit."""
-    return f"{round(float(value), 2) + 0.0:.2f}".rstrip("0").rstrip(".")
