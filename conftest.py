@@ -11,6 +11,17 @@ from arrays import DIFFERENTIABLE, LIBRARIES
 MAPS = Path("/proc/self/maps")
 
 
+def pytest_collection_modifyitems(items):
+    """Each run asks JAX for the laws of every function; what tests of one function ask of it besides is slow.
+
+    XLA compiles anew for each of them, which was a third of the whole suite.
+    """
+    for item in items:
+        given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if item.path.parent.name in ("loss", "transform") and any(getattr(v, "package", "") == "jax" for v in given):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def printing(doctest_namespace):
     doctest_namespace["np"] = np
