@@ -8,11 +8,11 @@ from scipy.optimize import minimize
 
 from calibrate import simulated
 from lastlayer import Outputs, formulas
+from lastlayer._convex import minimise
 from lastlayer.calibrate import _affine_fit
 from lastlayer.calibrate._affine_features import KINDS, Block
 from lastlayer.calibrate._affine_fit import Objective, Penalty, Sums, fit, shortest
 from lastlayer.calibrate._affine_structure import Diagonal, Full, Shared
-from lastlayer.calibrate._newton import minimise
 from lastlayer.calibrate.rows import Rows
 
 STRUCTURES = {"shared": Shared(), "diagonal": Diagonal(), "full": Full()}

@@ -14,10 +14,10 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from lastlayer._check import DataError
+from lastlayer._convex import Minimum, minimise
 from lastlayer.calibrate._affine_features import Block
 from lastlayer.calibrate._affine_structure import Observed, Structure
-from lastlayer.calibrate._newton import Minimum, minimise
-from lastlayer.parallel import over_ranges
+from lastlayer.parallel import over_ranges, single_products
 from lastlayer.state import State
 
 TILE = 2**16  # entries of a block: what a pass allocates for one is reused by the allocator for the next
@@ -139,14 +139,6 @@ def fit(rows, kind, temperature, structure: Structure, penalty: Penalty, start) 
 
         return functools.reduce(merge, over_ranges(part, len(rows), step))
 
-    with _blas().limit(limits=1):
+    with single_products():
         minimum = minimise(Objective(over_blocks, structure, penalty), start)
     return Fit(minimum.point.at, minimum, minimum.point.loss)
-
-
-@functools.cache
-def _blas():
-    """The matrix products' own threads: beside ours they took 40 seconds for what takes 2, on two cores in use."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")

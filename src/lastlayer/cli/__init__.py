@@ -18,6 +18,8 @@ COMMANDS = {
     "check": "Metrics with intervals, findings with their fixes, a page.",
     "fit": "Choose and fit a calibrator on held-out labelled rows.",
     "decide": "Accept the class of each row, or have the row reviewed.",
+    "train": "A linear classifier of a table, calibrated, with its report.",
+    "predict": "The classes of new rows, by what `lastlayer train` wrote.",
     "compare": "Two models on the same rows, with paired intervals.",
     "merge": "Join the states of shards: the numbers of the whole.",
     "report": "The page of data or of states, one file that opens offline.",

@@ -1,9 +1,10 @@
 """The least of a smooth convex function: Newton's method, or L-BFGS where its Hessian is too large to hold.
 
-Both stop by one rule. The gradient is at most 1e-10 of its scale, and the step that would come next is small beside the
-parameters: where the function falls for ever, the gradient fades but the steps do not, so that a minimum at infinity is
-told from one that is reached. A few parameters within bounds are `_bounded_newton`'s: there every step is a problem
-with bounds itself, which L-BFGS has no answer to, and a parameter at its bound does not enter the rule that ends it.
+Both stop by one rule. The gradient is at most 1e-10 of its scale, or what else is asked, and the step that would come
+next is small beside the parameters: where the function falls for ever, the gradient fades but the steps do not, so that
+a minimum at infinity is told from one that is reached. A few parameters within bounds are
+`calibrate._bounded_newton`'s: there every step is a problem with bounds itself, which L-BFGS has no answer to, and a
+parameter at its bound does not enter the rule that ends it.
 """
 
 from collections import deque
@@ -44,21 +45,24 @@ class Minimum(NamedTuple):
     gradient: float  # relative to its scale
 
 
-def minimise(function, start) -> Minimum:
-    """The minimum of a convex ``function(parameters) -> Point``, from ``start``."""
+def minimise(function, start, tolerance=TOLERANCE, most=PASSES, rises=False) -> Minimum:
+    """The minimum of a convex ``function(parameters) -> Point``, from ``start``, in ``most`` passes or a few more.
+
+    Of a function that ``rises`` in the end whichever way one goes, no minimum is at infinity.
+    """
     here, passes = function(start), 1
     pairs = deque(maxlen=MEMORY)
     while True:
         relative = float(np.linalg.norm(here.gradient) / here.scale) if here.scale > 0 else 0.0
         step = -here.step(here.gradient) if here.exact else -_quasi_newton(here, pairs)
-        flat = relative <= TOLERANCE
-        if flat or passes >= PASSES:
-            small = bool(np.abs(step).max() <= SMALL * (1 + np.abs(here.at).max()))
-            return Minimum(here, passes, flat and small, flat and not small, relative)
+        flat, faded = relative <= tolerance, relative <= min(tolerance, TOLERANCE) and not rises
+        small = bool(np.abs(step).max() <= SMALL * (1 + np.abs(here.at).max()))
+        if (flat and small) or faded or passes >= most:
+            return Minimum(here, passes, flat and small, faded and not small, relative)
         there, tried = _descend(function, here, step)
         passes += tried
         if there is None:  # rounding hides every fall: nothing is left to gain
-            return Minimum(here, passes, False, False, relative)
+            return Minimum(here, passes, flat, False, relative)
         pairs.append((there.at - here.at, there.gradient - here.gradient))
         here = there
 
