@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import lastlayer as ll
 from _numerics_exact import CAP, HOT, SMOOTHING, TEMPERATURE
 from lastlayer import loss, transform
-from lastlayer.measure.rows import RowStatistics
+from lastlayer.measure.rows import EvaluationSums
 
 GRADIENTS = {  # quantity: the loss it is the gradient of
     "gradient at the target": "cross_entropy",
@@ -239,7 +239,7 @@ def _chosen(x, target):
 
 def kernel(x, b):
     """Loss and log-odds by the compiled loop, or by its formula within `ll.formulas`; both work in float64."""
-    rows = RowStatistics.of(x, b.target, np.ones(len(x)))
+    rows = EvaluationSums.of(x, b.target, np.ones(len(x)), ranked=False)
     return rows.nll, rows.log_odds
 
 

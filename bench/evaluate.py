@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 import lastlayer as ll
 from _measure import alternate, report
-from lastlayer.measure.rows import RowStatistics
+from lastlayer.measure.rows import EvaluationSums
 
 
 def simulated(rows, classes):
@@ -41,12 +41,12 @@ def main():
 
         def formula(z=z, target=target, weight=weight):
             with ll.formulas():
-                RowStatistics.of(z, target, weight)
+                EvaluationSums.of(z, target, weight)
 
         times = alternate(
             {
                 "evaluate": lambda o=outputs: ll.evaluate(o),
-                "kernel": lambda z=z, t=target, w=weight: RowStatistics.of(z, t, w),
+                "kernel": lambda z=z, t=target, w=weight: EvaluationSums.of(z, t, w),
                 "formula": formula,
                 "sklearn": lambda z=z, t=target: peer(z, t),
             },

@@ -104,6 +104,11 @@ def mask(x, allowed):
     return [v if keep else -mpmath.inf for v, keep in zip(x, allowed, strict=True)]
 
 
+def top_k(x, k, removed=-mpmath.inf):
+    kept = sorted(range(len(x)), key=lambda i: -x[i])[:k]  # a stable sort: of equals the first come first
+    return [v if i in kept else removed for i, v in enumerate(x)]
+
+
 def gumbel_softmax(x, key, temperature=1):
     return softmax([v + gumbel(key, i) for i, v in enumerate(x)], temperature)
 

@@ -16,7 +16,7 @@ LAYERS = [
     ["_typing"],
     ["_array"],
     ["_check"],
-    ["_row", "_odds", "_random"],
+    ["_row", "_odds", "_random", "_convex"],
     ["state"],
     ["outputs"],
     ["io", "parallel"],
@@ -36,7 +36,12 @@ LAYERS = [
 LEVEL = {stage: level for level, stages in enumerate(LAYERS) for stage in stages}
 
 # Beside the standard library and ourselves, what the body of a module may import; functions may import what they need.
-AT_IMPORT = {"_typing": {"jaxtyping"}, "kernels/cpu": {"numpy", "numba"}, "cli": {"numpy", "click"}}
+AT_IMPORT = {
+    "_typing": {"jaxtyping"},
+    "kernels/cpu": {"numpy", "numba", "llvmlite"},
+    "train": {"numpy", "sklearn"},  # estimators are scikit-learn's; each is loaded on its first use
+    "cli": {"numpy", "click"},
+}
 
 
 def name_of(path):

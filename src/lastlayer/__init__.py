@@ -50,7 +50,14 @@ if TYPE_CHECKING:
     from lastlayer.loss import top_k_cross_entropy as top_k_cross_entropy
 
     # linear: features and the last layer's weight, without ever holding the logits.
+    from lastlayer.linear import linear_binary_focal as linear_binary_focal
+    from lastlayer.linear import linear_clip as linear_clip
     from lastlayer.linear import linear_cross_entropy as linear_cross_entropy
+    from lastlayer.linear import linear_focal as linear_focal
+    from lastlayer.linear import linear_info_nce as linear_info_nce
+    from lastlayer.linear import linear_multilabel_cross_entropy as linear_multilabel_cross_entropy
+    from lastlayer.linear import linear_sampled_softmax as linear_sampled_softmax
+    from lastlayer.linear import linear_siglip as linear_siglip
     from lastlayer.linear import linear_stats as linear_stats
     from lastlayer.linear import plan as plan
 
@@ -94,7 +101,8 @@ _HOMES = {
     " sigmoid softcap softmax softplus top2_gap",
     "loss": "binary_cross_entropy cross_entropy distill focal info_nce mean multilabel_cross_entropy siglip sup_con"
     " top_k_cross_entropy",
-    "linear": "linear_cross_entropy linear_stats plan",
+    "linear": "linear_binary_focal linear_clip linear_cross_entropy linear_focal linear_info_nce"
+    " linear_multilabel_cross_entropy linear_sampled_softmax linear_siglip linear_stats plan",
     "measure": "Comparison Evaluation Metric accuracy average_precision brier calibration_error compare confusion"
     " evaluate merge nll roc_auc",
     "report": "Finding Report check",

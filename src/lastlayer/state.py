@@ -335,7 +335,7 @@ class Bins(State):
     def of(cls, confidence, hits, weight=None, bins: Any = 15) -> Self:
         c, w = _weighted_rows(confidence, weight)
         h = np.asarray(hits, dtype=np.float64)
-        h = h if weight is None else h[np.asarray(weight) > 0]
+        h = h if len(h) == len(c) else h[np.asarray(weight) > 0]
         none = cls.empty(bins, c.shape[1:])
         count = none.weight.shape[-1]
         cell = np.searchsorted(none.edges, c, side="left") - 1
@@ -483,16 +483,16 @@ class Distinct(State):
 
     @classmethod
     def of(cls, hashes) -> Self:
-        hashes = np.asarray(hashes, dtype=np.uint64)
-        return cls._smallest(hashes, np.ones(len(hashes), np.int64))
-
-    @classmethod
-    def _smallest(cls, hashes, count):
-        present, where = np.unique(hashes, return_inverse=True)
-        return cls(present[: cls.LIMIT], np.bincount(where, count, len(present)).astype(np.int64)[: cls.LIMIT])
+        present, count = np.unique(np.asarray(hashes, dtype=np.uint64), return_counts=True)
+        return cls(present[: cls.LIMIT], count.astype(np.int64)[: cls.LIMIT])
 
     def merge(self, other: Self) -> Self:
-        return self._smallest(np.concatenate([self.hashes, other.hashes]), np.concatenate([self.count, other.count]))
+        both = np.concatenate([self.hashes, other.hashes])
+        order = np.argsort(both, kind="stable")  # two ascending runs: this one merges them
+        both, count = both[order], np.concatenate([self.count, other.count])[order]
+        first = np.flatnonzero(np.diff(both, prepend=~both[:1]))
+        total = np.add.reduceat(count, first) if len(first) else count
+        return type(self)(both[first][: self.LIMIT], total[: self.LIMIT])
 
     def value(self):
         return 1 - len(self.count) / self.count.sum() if len(self.count) else 0.0
@@ -509,5 +509,6 @@ def _weighted_rows(block, weight, dtype: Any = np.float64):
     if weight is None:
         return x, np.ones((len(x),) + (1,) * (x.ndim - 1))
     w = np.asarray(weight, dtype=np.float64)
-    x, w = x[w > 0], w[w > 0]
+    if not (w > 0).all():
+        x, w = x[w > 0], w[w > 0]
     return x, w.reshape((len(w),) + (1,) * (x.ndim - 1))

@@ -1,4 +1,6 @@
-"""The kernels of softmax in float32: against the formula in float64, under autograd, and the same bits anywhere."""
+"""The kernels of softmax: against the formula in float64, under autograd, and the same bits anywhere."""
+
+import tracemalloc
 
 import mpmath
 import numpy as np
@@ -7,7 +9,7 @@ from test_kernels import assert_same_bits, special_rows
 
 import lastlayer as ll
 from lastlayer import kernels, parallel
-from lastlayer.kernels.cpu import max_rest
+from lastlayer.kernels.cpu import exponential, halves, max_rest
 from lastlayer.kernels.cpu.exponential32 import DOWN, log1p, term
 
 LENGTHS = [1, 2, 3, 10, 31, 32, 63, 64, 65, 257, 2049, 5000]  # around the tile, the vector step and the block
@@ -33,6 +35,11 @@ FUNCTIONS = {
 }
 
 
+def by_formula(name, x, target):
+    with ll.formulas():
+        return FUNCTIONS[name](x, target)
+
+
 def units(found, want):
     """The largest error in units in the last place of float32, where the result is a normal number."""
     found, want = np.asarray(found, np.float64), np.asarray(want)
@@ -52,7 +59,46 @@ def test_values_are_those_of_float64(name, classes):
     target = targets_of(x)
     found = FUNCTIONS[name](x, target)
     assert found.dtype == np.float32
-    assert units(found, FUNCTIONS[name](x.astype(np.float64), target)) <= 4
+    assert units(found, by_formula(name, x.astype(np.float64), target)) <= 4
+
+
+def in_long_double(name, x, target):
+    """The same from the definition, in 64 bits, of rows without nan and +inf."""
+    x = x.astype(np.longdouble)
+    top = np.arange(x.shape[1]) == x.argmax(1)[:, None]
+    m = x.max(1)
+    terms = np.exp(x - m[:, None])
+    rest = np.where(top, 0, terms).sum(1)
+    if name == "softmax":
+        return terms / (1 + rest)[:, None]
+    return np.log1p(rest) + (m if name == "logsumexp" else m - x[np.arange(len(x)), target])
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("name", ["logsumexp", "softmax", "cross_entropy"])
+def test_values_of_float64_are_within_4_units(name, classes):
+    rng = np.random.default_rng(classes)
+    x = np.concatenate([scale * rng.normal(size=(20, classes)) for scale in (0.1, 4.0, 100.0)])
+    x[::3, 0] += 60.0
+    x[1::7, -1] = -np.inf if classes > 1 else 0.0
+    target = np.where(np.arange(len(x)) % 2, 0, x.argmax(1))
+    found, want = FUNCTIONS[name](x, target), in_long_double(name, x, target)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(np.isinf(found), np.isinf(want))
+    usual = np.isfinite(want) & (np.abs(want) > 1e-300)
+    if name == "logsumexp":  # where m and log1p(rest) cancel, the error is one of m
+        size = np.maximum(np.abs(want), np.abs(x.max(1)))
+    else:
+        size = np.abs(want)
+    assert (np.abs(found - want)[usual] <= 4 * np.spacing(size[usual].astype(float))).all()
+
+
+@pytest.mark.parametrize("classes", LENGTHS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_special_rows_of_float64_are_those_of_the_formula(name, classes):
+    x = rows_of(classes).astype(np.float64)
+    target = targets_of(x)
+    np.testing.assert_allclose(FUNCTIONS[name](x, target), by_formula(name, x, target), rtol=1e-14, atol=1e-300)
 
 
 def test_the_exponential_is_within_a_unit_also_where_the_difference_rounds():
@@ -68,10 +114,23 @@ def test_the_exponential_is_within_a_unit_also_where_the_difference_rounds():
     assert term(np.float32(-np.inf), np.float32(-np.inf), np.float32(9)) == 0.0
 
 
+def test_the_exponential_of_float64_is_within_a_unit():
+    rng = np.random.default_rng(0)
+    for m in (0.0, 3.1234567, 77.7, -5.4321):
+        for x in m - rng.uniform(0, 708, 300):
+            with mpmath.workdps(40):
+                want = float(mpmath.exp(mpmath.mpf(x) - mpmath.mpf(m)))
+            assert abs(exponential.term(x - m, x, m) * DOWN - want) <= np.spacing(want), (x, m)
+    assert exponential.term(0.0, 9.0, 9.0) * DOWN == 1.0
+    assert exponential.term(-745.0, -745.0, 0.0) * DOWN == 5e-324
+    assert exponential.term(-np.inf, -np.inf, 9.0) == 0.0
+
+
 @pytest.mark.parametrize("x", [0.0, 1e-300, 1e-20, 1e-9, 0.3, 0.99, 1.0, 7.0, 31_999.0, 1e12])
 def test_the_logarithm_keeps_what_1_plus_x_loses(x):
     with mpmath.workdps(400):
-        np.testing.assert_allclose(log1p(x), float(mpmath.log1p(mpmath.mpf(x))), rtol=1e-11)
+        want = float(mpmath.log1p(mpmath.mpf(x)))
+    assert abs(log1p(x) - want) <= np.spacing(want)
 
 
 @pytest.mark.parametrize("classes", [3, 70])
@@ -143,7 +202,6 @@ def test_settings_that_a_kernel_does_not_know_take_the_formula(monkeypatch):
     ll.cross_entropy(x, target, label_smoothing=0.1)
     ll.cross_entropy(x, target, valid=np.ones(5, bool))
     ll.cross_entropy(x, target, class_weight=np.ones(4))
-    ll.softmax(x.astype(np.float64))
     assert not ran
     ll.softmax(x, temperature=1, empty="zero", axis=-1)
     ll.cross_entropy(logits=x, target=target, label_smoothing=0, valid=None, weighting="row")
@@ -177,7 +235,7 @@ def test_slopes_are_those_of_float64(name, classes, torch):
     target = targets_of(x)
     given = torch.from_numpy(x).requires_grad_()
     wide = torch.from_numpy(x.astype(np.float64)).requires_grad_()
-    y, exact = FUNCTIONS[name](given, target), FUNCTIONS[name](wide, target)
+    y, exact = FUNCTIONS[name](given, target), by_formula(name, wide, target)
     seed = torch.from_numpy(np.random.default_rng(0).normal(size=tuple(y.shape)))
     (found,) = torch.autograd.grad(y, given, seed.float())
     (want,) = torch.autograd.grad(exact, wide, seed.float().double())
@@ -213,9 +271,9 @@ def test_tensors_and_arrays_get_the_same_bits_without_a_copy(name, torch):
 def test_second_derivatives_go_through_the_formula(name, torch):
     x = np.random.default_rng(0).normal(size=(3, 5))
     target, results = np.array([0, 4, 2]), []
-    for dtype in (torch.float32, torch.float64):  # float64 has no kernel
+    for dtype, function in ((torch.float32, FUNCTIONS[name]), (torch.float64, lambda *given: by_formula(name, *given))):
         z = torch.tensor(x, dtype=dtype, requires_grad=True)
-        (slope,) = torch.autograd.grad(FUNCTIONS[name](2 * z, target).pow(2).sum(), z, create_graph=True)
+        (slope,) = torch.autograd.grad(function(2 * z, target).pow(2).sum(), z, create_graph=True)
         (second,) = torch.autograd.grad((slope * torch.arange(5.0)).sum(), z, create_graph=True)
         (third,) = torch.autograd.grad(second.pow(2).sum(), z)
         results.append([part.detach().double().numpy() for part in (slope, second, third)])
@@ -253,17 +311,81 @@ def test_transforms_and_tracers_take_the_formula(torch):
     assert kernels.choose("cross_entropy", x) is not None
 
 
+@pytest.mark.parametrize("classes", [10, 50, 3000])
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
-def test_half_precision_is_the_float32_of_its_numbers(half, torch):
-    x = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 50))).to(getattr(torch, half)).requires_grad_()
-    target = torch.tensor([0, 1, 2, 3, 4, 49])
+def test_half_precision_is_the_float32_of_its_numbers(half, classes, torch):
+    numbers = np.random.default_rng(0).normal(size=(6, classes))
+    numbers[0, 1], numbers[1, 0], numbers[2] = -np.inf, np.inf, -np.inf
+    x = torch.from_numpy(numbers).to(getattr(torch, half)).requires_grad_()
+    target = torch.tensor([0, 1, 2, 3, 4, classes - 1])
     loss = ll.cross_entropy(x, target)
-    assert torch.equal(loss, ll.cross_entropy(x.float(), target))
-    assert torch.equal(ll.softmax(x), ll.softmax(x.float()).to(x.dtype))
-    (slope,) = torch.autograd.grad(loss.sum(), x)
-    wide = x.detach().double().requires_grad_()
-    (want,) = torch.autograd.grad(ll.cross_entropy(wide, target).sum(), wide)
-    torch.testing.assert_close(slope, want.to(x.dtype), rtol=2**-7, atol=0)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, ll.cross_entropy(x.float(), target), rtol=0, atol=0, equal_nan=True)
+    same = {"rtol": 0, "atol": 0, "equal_nan": True}
+    for function in (ll.softmax, ll.logsumexp):
+        torch.testing.assert_close(function(x), function(x.float()).to(x.dtype), **same)
+        torch.testing.assert_close(function(x[:, ::3]), function(x[:, ::3].float()).to(x.dtype), **same)
+    for function in (lambda z: ll.cross_entropy(z, target), ll.logsumexp, ll.softmax):
+        seed = torch.arange(1.0, 1.0 + function(x).numel()).reshape(function(x).shape) % 7
+        (slope,) = torch.autograd.grad(function(x), x, seed.to(function(x).dtype))
+        wide = x.detach().double().requires_grad_()
+        (want,) = torch.autograd.grad(function(wide), wide, seed.double())
+        size = want.abs().amax(1, keepdim=True).float()
+        error = (slope.float() - want.to(x.dtype).float()).abs()
+        usual = ~want.isnan()
+        assert torch.equal(slope.isnan(), want.isnan())
+        assert (error <= 2.0**-7 * want.abs() + 2.0**-20 * size + 2.0**-24)[usual].all()
+
+
+def test_half_precision_of_arrays():
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="pip install ml_dtypes")
+    numbers = np.random.default_rng(0).normal(size=(40, 70)).astype(np.float32)
+    for dtype in (np.float16, ml_dtypes.bfloat16, np.dtype(">f2")):
+        x = numbers.astype(dtype)
+        out = np.empty(x.shape, np.dtype(dtype).newbyteorder("="))
+        wide, native = x.astype(np.float32), out.dtype
+        assert_same_bits([ll.cross_entropy(x, np.arange(40))], [ll.cross_entropy(wide, np.arange(40))])
+        assert_same_bits([ll.logsumexp(x)], [ll.logsumexp(wide).astype(native)])
+        assert_same_bits([ll.softmax(x)], [ll.softmax(wide).astype(native)])
+        assert_same_bits([ll.softmax(x[:, ::2])], [ll.softmax(wide[:, ::2]).astype(native)])
+        assert ll.softmax(x, out=out) is out
+        assert_same_bits([out], [ll.softmax(x)])
+        assert type(ll.logsumexp(x[0])) is native.type
+
+
+def test_half_precision_is_never_whole_in_float32():
+    x = np.zeros((4096, 2048), np.float16)
+    ll.logsumexp(x[:1])
+    tracemalloc.start()
+    try:
+        ll.logsumexp(x)
+        assert tracemalloc.get_traced_memory()[1] < x.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_every_half_there_is_becomes_its_float32_and_back():
+    bits = np.arange(2**16, dtype=np.uint16)
+    half = bits.view(np.float16)
+    wide = halves.widened(half)
+    np.testing.assert_array_equal(wide, half.astype(np.float32))
+    np.testing.assert_array_equal(halves.widened(bits).view(np.uint32), bits.astype(np.uint32) << 16)
+    random = np.random.default_rng(0).integers(0, 2**32, 2**18, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    with np.errstate(all="ignore"):
+        x = np.concatenate([random, wide, (wide[1:] + wide[:-1]) / 2, np.nextafter(wide, np.float32(9))])
+        want = x.astype(np.float16)
+    found, brain = np.empty(x.shape, np.float16), np.empty(x.shape, np.uint16)
+    halves.narrow(x, found)
+    np.testing.assert_array_equal(found, want)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(want))
+    halves.narrow(x, brain)
+    back = halves.widened(brain).astype(np.float64)
+    np.testing.assert_array_equal(np.isnan(back), np.isnan(x))
+    finite = np.abs(x) < 2.0**127
+    step = np.exp2(np.maximum(np.frexp(x[finite])[1], -125) - 8.0)  # of bfloat16, 8 digits
+    error = np.abs(back[finite] - x[finite])
+    assert (error <= step / 2).all()
+    assert (brain[finite][error == step / 2] % 2 == 0).all()  # ties
 
 
 def test_out_of_tensors(torch):

@@ -226,3 +226,34 @@ def test_a_wrong_call_gets_a_sentence():
     jnp = pytest.importorskip("jax.numpy")
     with pytest.raises(TypeError, match="NumPy arrays or PyTorch tensors in the memory of the CPU"):
         linear_stats(jnp.asarray(x), jnp.asarray(w), ("lse",))
+
+
+@pytest.mark.parametrize("name", [*gradient_names(), "all"])
+def test_second_derivatives(name):
+    torch = pytest.importorskip("torch")
+    *arrays, target, teacher = problem(4, 3, 6)
+    leaves = [torch.from_numpy(a).requires_grad_() for a in arrays]
+    theirs = tuple(torch.from_numpy(a) for a in teacher)
+    names = gradient_names() if name == "all" else [name]
+    settings = {"teacher": theirs} if "kl" in names else {}
+
+    def values(x, w, b):
+        found = linear_stats(x, w, ("argmax", *names), torch.from_numpy(target), bias=b, memory=9000, **settings)
+        return tuple(found[n].values if n == "topk:5" else found[n] for n in names)
+
+    assert torch.autograd.gradcheck(values, leaves)
+    assert torch.autograd.gradgradcheck(values, leaves)
+    total = sum((each * each).sum() for each in values(*leaves))
+    streamed = torch.autograd.grad(total, leaves, retain_graph=True)
+    for a, b in zip(torch.autograd.grad(total, leaves, create_graph=True), streamed, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_weight_that_was_written_to_is_an_error():
+    torch = pytest.importorskip("torch")
+    features, weight = torch.ones(3, 2), torch.ones(5, 2, requires_grad=True)
+    found = linear_stats(features, weight, ("lse",))["lse"].sum()
+    with torch.no_grad():
+        weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        found.backward()

@@ -124,7 +124,7 @@ def test_one_merge_tree_gives_the_same_bits_every_time(what):
 def test_blocks_are_cuts_too(what, monkeypatch):
     outputs = sample(what)
     whole = ll.evaluate(outputs)
-    monkeypatch.setattr(module, "BLOCK_ENTRIES", 40)
+    monkeypatch.setattr(module, "rows_at_once", lambda width: 7)
     assert_same(ll.evaluate(outputs), whole)
 
 
@@ -142,7 +142,7 @@ def test_a_block_without_weight_is_evaluated_like_any_other(monkeypatch):
     outputs = sample("multiclass", n=40)
     weight = np.repeat([0.0, 1.0], 20)
     outputs = ll.Outputs(outputs.scores, "logits", target=outputs.target, weight=weight)
-    monkeypatch.setattr(module, "BLOCK_ENTRIES", 60)
+    monkeypatch.setattr(module, "rows_at_once", lambda width: 10)
     assert_same(ll.evaluate(outputs), ll.evaluate(outputs.rows(slice(20, 40))))
 
 
@@ -442,7 +442,7 @@ def test_a_column_of_ids_is_no_grouping_in_one_block_or_in_many(monkeypatch):
     outputs = ll.Outputs(np.zeros((n, 2)), "logits", target=np.zeros(n, int), groups={"id": np.arange(n).astype(str)})
     with pytest.raises(DataError, match="more than 1000 values"):
         ll.evaluate(outputs)
-    monkeypatch.setattr(module, "BLOCK_ENTRIES", 500)
+    monkeypatch.setattr(module, "rows_at_once", lambda width: 100)
     with pytest.raises(DataError, match="more than 1000 values") as refused:
         ll.evaluate(outputs)
     assert refused.value.field == "group_id"

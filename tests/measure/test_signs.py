@@ -10,7 +10,8 @@ from hypothesis.extra.numpy import arrays
 
 import lastlayer as ll
 from lastlayer._check import DataError
-from lastlayer.measure.signs import Signs, row_hashes, undone, undone_gain
+from lastlayer.measure.rows import undone, undone_gain
+from lastlayer.measure.signs import Signs, row_hashes
 
 steady = settings(derandomize=True, deadline=None, database=None, max_examples=60)
 special = st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, 1.0, 1.0, 2.0, -3.0, 1e-4])
@@ -105,7 +106,7 @@ def test_a_second_softmax_is_seen_and_undone():
     rng = np.random.default_rng(0)
     p = ll.softmax(rng.normal(scale=3, size=(50, 4)))
     twice = ll.softmax(p)
-    np.testing.assert_allclose(undone(twice), p, atol=1e-12)
+    np.testing.assert_allclose(undone(np.log(twice)), p, atol=1e-12)
     y = rng.integers(0, 4, 50)
     found = signs(p, "logits", target=y)  # softmax of probabilities is what is scored
     assert found.softmaxed_rows == 50
@@ -121,8 +122,12 @@ def test_undoing_a_second_softmax_changes_the_brier_score_by_the_gain():
     hit = np.eye(4)[y]
     twice = ll.softmax(p)
     brier = ((twice - hit) ** 2).sum(1)
-    np.testing.assert_allclose(undone_gain(twice, brier, y), brier - ((p - hit) ** 2).sum(1), atol=1e-12)
-    assert undone_gain(np.array([[1.0, 0.0]]), np.zeros(1), np.array([0])).tolist() == [0]
+    gain, softmaxed = undone_gain(np.log(twice), brier, hit)
+    np.testing.assert_allclose(gain, brier - ((p - hit) ** 2).sum(1), atol=1e-12)
+    assert softmaxed.all()
+    with np.errstate(invalid="ignore"):
+        gain, softmaxed = undone_gain(np.array([[0.0, -np.inf]]), np.zeros(1), np.array([[True, False]]))
+    assert (gain.tolist(), softmaxed.tolist()) == ([0], [False])
 
 
 def test_peak_is_the_largest_probability_of_each_class():

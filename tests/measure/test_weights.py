@@ -67,4 +67,5 @@ def test_one_group_of_all_rows_has_the_accuracy_of_the_whole():
     found = ll.evaluate(outputs)
     (group,) = found.per_group()
     whole = found.metrics()["accuracy"]
-    assert (group.accuracy, group.accuracy.low, group.accuracy.high) == (whole, whole.low, whole.high)
+    of_group = (group.accuracy, group.accuracy.low, group.accuracy.high)
+    assert of_group == pytest.approx((whole, whole.low, whole.high), rel=1e-12)

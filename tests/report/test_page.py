@@ -335,9 +335,13 @@ def test_every_page_is_known_as_ours(html, tmp_path):
     page.refuse_to_replace(path)
 
 
-def test_findings_name_the_rows_in_every_form():
-    named, bare = check(multiclass(source="a b.npz")), check(multiclass(source=None))
-    for shown, words in ((named, "lastlayer fit 'a b.npz' -o"), (bare, "lastlayer fit FILE -o")):
+def test_findings_name_the_rows_in_every_form(tmp_path, monkeypatch):
+    """Those of a model have no file yet, whatever it is called."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a b.npz").touch()
+    for source, data in (("a b.npz", "'a b.npz'"), (None, "FILE"), ("MLPClassifier.predict_proba", "FILE")):
+        shown = check(multiclass(source=source))
+        words = f"lastlayer fit {data} -o"
         fix = shown.findings[0].fix
         assert fix.startswith(words)
         assert json.loads(shown.to_json())["findings"][0]["fix"] == fix

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lastlayer._check import DataError
-from lastlayer.cli._common import progress, shown
+from lastlayer.cli._common import progress, say, shown
 from lastlayer.io import atomic_writer, blocks, load
+from lastlayer.kernels import cold
 from lastlayer.measure import Evaluation
 from lastlayer.measure.evaluation import added, scored
 from lastlayer.outputs import Outputs
@@ -41,6 +42,8 @@ class Evaluating:
 
     def run(self, state_of):
         """Evaluate the files that are left; ``state_of(file)`` is the state in a file that is one, else None."""
+        if cold("evaluation_sums"):
+            say("compiling the kernels of evaluation for this machine: a few seconds, this once.")
         with progress("evaluating", total=self._rows(state_of), unit="rows") as advance:
             advance(0)
             while self.done.file < len(self.files):

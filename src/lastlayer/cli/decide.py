@@ -132,7 +132,7 @@ def decide(
     with progress("deciding"):
         outputs = load(file, **how)
         if cost is not None:
-            policy = _costs(cost, outputs.classes)
+            policy = costs(cost, outputs.classes)
         else:
             rows = load(held_out, **how | {"split": held_out_split or how["split"], "target_file": None})
             _refuse_rows_of_the_fit(rows, fitted)
@@ -190,7 +190,7 @@ def _calibrated(outputs, fitted):
     return outputs if fitted is None else fitted.apply(outputs)
 
 
-def _costs(cost, classes) -> Policy:
+def costs(cost, classes) -> Policy:
     try:
         return read_costs(cost, classes)
     except DataError:

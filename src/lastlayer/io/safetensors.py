@@ -65,7 +65,7 @@ def read(file, form):
 
 
 def write(outputs, file, form):
-    """``outputs`` as tensors named after its columns, widest items first so that every tensor is aligned."""
+    """``outputs`` as tensors named after its columns."""
     columns, texts = columns_of(outputs), []
     for name, array in columns.items():
         if array.dtype.kind == "U":
@@ -75,10 +75,15 @@ def write(outputs, file, form):
     metadata = {"kind": outputs.kind, "classes": json.dumps(outputs.classes), "task": outputs.task}
     if texts:
         metadata["text"] = json.dumps(texts)
-    header, stop = {"__metadata__": metadata}, 0
-    order = sorted(columns, key=lambda name: -columns[name].dtype.itemsize)
+    write_tensors(columns, file, metadata)
+
+
+def write_tensors(tensors, file, metadata=None):
+    """Arrays by name as a file of tensors, the widest items first so that every tensor is aligned."""
+    header, stop = {} if metadata is None else {"__metadata__": metadata}, 0
+    order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     for name in order:
-        array = columns[name]
+        array = tensors[name]
         start, stop = stop, stop + array.nbytes
         code = _CODES[array.dtype.newbyteorder("<")]
         header[name] = {"dtype": code, "shape": array.shape, "data_offsets": [start, stop]}
@@ -86,7 +91,7 @@ def write(outputs, file, form):
     packed += b" " * (-len(packed) % 8)
     file.write(len(packed).to_bytes(8, "little") + packed)
     for name in order:
-        array = columns[name]
+        array = tensors[name]
         file.write(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
 
 

@@ -8,10 +8,20 @@ from lastlayer._check import DataError
 from lastlayer.io._fields import Layout, Source, Wanted, assemble, layout, outputs_of
 from lastlayer.outputs import Outputs
 
+SUMMED = 2**20  # logits that `evaluate` sums up at once, by one thread: what it keeps is small beside them
+FEWEST, FEWEST_RANKED = 64, 2**14  # rows; with a grid of log-odds for each class, 64 KiB, the second
+RANKED = 256  # classes that have one: 16 MiB together
+READ = 4  # times as many rows are read
+
+
+def rows_at_once(width):
+    """Rows of so many columns that `evaluate` sums up at once; how many are in memory does not depend on the file."""
+    return max(FEWEST_RANKED if 16 < width <= RANKED else FEWEST, SUMMED // max(width, 1))
+
 
 def rows_of_block(width):
-    """Sixteen blocks of `evaluate`, 16 MiB of float32: cut so, rows are summed in the order in which the whole is."""
-    return 16 * max(64, 2**18 // max(width, 1))
+    """Rows that are read at once, 16 MiB of float32: cut so, they are summed in the order in which the whole is."""
+    return READ * rows_at_once(width)
 
 
 @dataclass(frozen=True)

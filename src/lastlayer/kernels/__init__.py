@@ -19,14 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lastlayer._array import dtype_name, floating, is_torch, readable, restore
+from lastlayer._array import dtype_name, is_torch, readable
 
 
 class Kernel(NamedTuple):
     """One row: ``run`` takes the arguments of the formula; ``backward`` the gradient that comes back, and those.
 
-    ``settings`` are the keywords that the kernel knows: with any other than its default the formula runs. ``half`` is
-    for kernels that float16 and bfloat16 reach as float32: the dtype that comes out.
+    ``settings`` are the keywords that the kernel knows: with any other than its default the formula runs.
     """
 
     function: str
@@ -37,112 +36,50 @@ class Kernel(NamedTuple):
     backward: str | None = None
     libraries: tuple[str, ...] = ("numpy",)
     settings: tuple[str, ...] | None = None
-    half: str | None = None
+
+
+ANY = (1, float("inf"))  # classes
+
+
+def _of_arrays(function, run=None, dtypes=("float32", "float64"), classes=ANY):
+    """A kernel that NumPy arrays alone reach; where its file bears its name, ``run`` of that file."""
+    return Kernel(function, dtypes, "cpu", classes, f"lastlayer.kernels.cpu.{run or f'{function}:run'}")
+
+
+def _of_rows(function, settings=()):
+    """A kernel for NumPy and PyTorch with its slope, ``run`` and ``backward`` of the file of its name."""
+    file = f"lastlayer.kernels.cpu.{function}"
+    dtypes, libraries = ("float32", "float64", "float16", "bfloat16"), ("numpy", "torch")
+    return Kernel(function, dtypes, "cpu", ANY, f"{file}:run", f"{file}:backward", libraries, settings)
 
 
 TABLE = (
-    Kernel(
-        "row_statistics",
-        dtypes=("float32", "float64"),
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.row_statistics:run",
-    ),
-    Kernel(
-        "top_label_bins",
-        dtypes=("float32", "float64"),
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.top_label_bins:run",
-    ),
-    Kernel(
-        "mixed_in",
-        dtypes=("float32", "float64"),
-        device="cpu",
-        classes=(32, float("inf")),  # below, NumPy is as fast, and a first `check` compiles one kernel less
-        run="lastlayer.kernels.cpu.mixed_in:run",
-    ),
-    Kernel(
-        "gap_sums",
-        dtypes=("float32", "float64"),
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.gap_sums:run",
-    ),
-    Kernel(
-        "diagonal_sums",
-        dtypes=("float32", "float64"),
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.diagonal_sums:run",
-    ),
-    Kernel(
-        "logsumexp",
-        dtypes=("float32", "float16", "bfloat16"),
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.logsumexp:run",
-        backward="lastlayer.kernels.cpu.logsumexp:backward",
-        libraries=("numpy", "torch"),
-        settings=("axis",),
-        half="same",
-    ),
-    Kernel(
-        "softmax",
-        dtypes=("float32", "float16", "bfloat16"),
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.softmax:run",
-        backward="lastlayer.kernels.cpu.softmax:backward",
-        libraries=("numpy", "torch"),
-        settings=("axis", "empty", "out"),
-        half="same",
-    ),
-    Kernel(
-        "cross_entropy",
-        dtypes=("float32", "float16", "bfloat16"),
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.cross_entropy:run",
-        backward="lastlayer.kernels.cpu.cross_entropy:backward",
-        libraries=("numpy", "torch"),
-        settings=(),
-        half="float32",
-    ),
-    Kernel(
-        "head_parts",
-        dtypes=("float32", "uint16"),  # the bits of bfloat16
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.head_rows:parts",
-    ),
-    Kernel(
-        "head_totals",
-        dtypes=("float32", "uint16"),  # the bits of bfloat16
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.head_rows:totals",
-    ),
-    Kernel(
-        "head_slopes",
-        dtypes=("float32", "uint16"),  # the bits of bfloat16
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.head_rows:slopes",
-    ),
-    Kernel(
-        "head_ranks",
-        dtypes=("float32", "uint16"),  # the bits of bfloat16
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.head_rows:ranks",
-    ),
-    Kernel(
-        "head_tops",
-        dtypes=("float32", "uint16"),  # the bits of bfloat16
-        device="cpu",
-        classes=(1, float("inf")),
-        run="lastlayer.kernels.cpu.head_rows:tops",
+    _of_arrays("evaluation_sums", dtypes=("float64",)),
+    _of_arrays("evaluation_sums", dtypes=("float32",), classes=(1, 31)),
+    _of_arrays("evaluation_sums", "evaluation_sums32:run", dtypes=("float32",), classes=(32, float("inf"))),
+    _of_arrays("extremes", dtypes=("float32",), classes=(32, float("inf"))),
+    _of_arrays("top_label_bins"),
+    _of_arrays("mixed_in", classes=(32, float("inf"))),  # below, NumPy is as fast, and a first `check` compiles less
+    _of_arrays("gap_sums"),
+    _of_arrays("diagonal_sums"),
+    _of_arrays("block_logits", "block_products:logits", classes=(1, 32)),  # above, BLAS is as fast
+    _of_arrays("block_gradient", "block_products:gradient", classes=(1, 32)),
+    _of_arrays("class_slopes", "class_slopes:classes"),
+    _of_arrays("label_slopes", "class_slopes:labels"),
+    _of_arrays("sparse_product"),
+    _of_arrays("logistic_newton", classes=(1, 1024)),  # features; above, a block of rows leaves the cache
+    _of_arrays("model_descent", "coordinate:model", dtypes=("float64",)),
+    _of_arrays("column_descent", "coordinate:columns"),
+    _of_rows("logsumexp", settings=("axis",)),
+    _of_rows("softmax", settings=("axis", "empty", "out")),
+    _of_rows("cross_entropy"),
+    _of_rows("log_softmax", settings=("axis", "empty")),
+    _of_rows("entropy", settings=("axis",)),
+    _of_rows("binary_cross_entropy", settings=("pos_weight", "valid")),
+    _of_rows("top_k"),
+    *(
+        _of_arrays(f"head_{name}", f"head_rows:{name}", dtypes=("float32", "uint16"))  # uint16: the bits of bfloat16
+        for name in ("parts", "totals", "slopes", "ranks", "tops")
     ),
 )
 
@@ -164,6 +101,11 @@ def choose(function: str, array) -> Callable | None:
     """The kernel for ``function`` of this array, or None where the formula runs (tracers and tensors of others do)."""
     row = _row(function, array)
     return None if row is None else resolve(row.run)
+
+
+def cold(function: str) -> bool:
+    """Whether the kernels of ``function`` have still to be compiled for this machine, which takes seconds."""
+    return resolve("lastlayer.kernels.cpu:cold")(function)
 
 
 def _row(function, array) -> Kernel | None:
@@ -219,23 +161,38 @@ def dispatched(formula):
 
 
 def _by_kernel(row, formula, first, defaults, args, kwargs):
-    """What the kernel of ``row`` gives, of a tensor with its slope; float16 and bfloat16 go in as float32."""
+    """What the kernel of ``row`` gives, of a tensor with its slope; bfloat16 goes in, and comes out, as its bits."""
     run = resolve(row.run)
     if row.settings is None:
         return run(*args, **kwargs)
     settings = {name: value for name, value in kwargs.items() if name in row.settings or name not in defaults}
     if not all(name in settings or _same(value, defaults[name]) for name, value in kwargs.items()):
         return NotImplemented
-    given, *others = args or (settings.pop(first),)
-    x = floating(given) if dtype_name(given) in ("float16", "bfloat16") else given
+    x, *others = args or (settings.pop(first),)
+    out = settings.get("out")
+    if out is not None and (type(out) is not type(x) or out.dtype != x.dtype):
+        del settings["out"]
     if is_torch(x):
         result = resolve("lastlayer.kernels.autograd:apply")(run, row.backward, formula, x, others, settings)
     else:
-        result = run(x, *others, **settings)
-    if result is NotImplemented or result is settings.get("out"):
+        if "out" in settings:
+            settings["out"] = _bits(out)
+        result = run(_bits(x), *others, **settings)
+    if result is NotImplemented:
         return result
-    result = restore(result, given) if row.half == "same" else result
-    return result if is_torch(result) else result[()]  # of a single row NumPy gives a number
+    if not is_torch(result):
+        result = result.view(x.dtype) if result.dtype == np.uint16 else result
+        result = result[()]  # of a single row NumPy gives a number
+    if out is None:
+        return result
+    if "out" not in settings:
+        out[...] = result
+    return out
+
+
+def _bits(value):
+    """An array of bfloat16 as its bits, anything else as it is."""
+    return value.view(np.uint16) if isinstance(value, np.ndarray) and value.dtype.name == "bfloat16" else value
 
 
 def _same(value, default):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lastlayer._array import is_torch, readable
+from lastlayer._array import is_torch, readable, to_numpy
 from lastlayer.kernels import resolve
 
 
@@ -21,6 +21,7 @@ class Call(NamedTuple):
     backward: str
     others: tuple
     settings: dict
+    kept: list  # what the kernel left for its slope
 
     def by_formula(self, logits):
         return self.formula(logits, *self.others, **self.settings)
@@ -32,7 +33,7 @@ class Call(NamedTuple):
     def slope(self, gradient, logits):
         """The same by the kernel."""
         others, settings = _arrays(self.others, self.settings)
-        return _tensor(resolve(self.backward)(_array(gradient), _array(logits), *others, **settings))
+        return _tensor(resolve(self.backward)(_array(gradient), _array(logits), *others, **settings, kept=self.kept))
 
 
 def concrete(tensor):
@@ -58,26 +59,40 @@ def apply(run, backward, formula, logits, others, settings) -> Any:
     if out is not None and learns:  # written in place: autograd records the formula's writing
         return NotImplemented
     arrays, keywords = _arrays(others, settings)
-    values = run(_array(logits), *arrays, **keywords)
+    kept = []
+    values = run(_array(logits), *arrays, **keywords, kept=kept if learns else None)
     if values is NotImplemented:
         return NotImplemented
     if out is not None:
         return out
     if not learns:
         return _tensor(values)
-    return _recorded().apply(logits, Call(formula, backward, others, settings), [_tensor(values)])
+    return _recorded().apply(logits, Call(formula, backward, others, settings, kept), [_tensor(values)])
 
 
 def _array(value):
+    """A tensor as an array of its memory, of bfloat16 as its bits; anything else as it is."""
+    torch = sys.modules["torch"]
+    if is_torch(value) and value.dtype == torch.bfloat16:
+        return value.detach().view(torch.int16).numpy().view(np.uint16)
     return value.numpy(force=True) if is_torch(value) else value
 
 
 def _tensor(array):
-    return sys.modules["torch"].from_numpy(np.asarray(array))
+    torch = sys.modules["torch"]
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.asarray(array))
 
 
 def _arrays(others, settings):
-    return [_array(value) for value in others], {name: _array(value) for name, value in settings.items()}
+    """What a function was given beside its logits; ``out`` alone has their dtype, and is written to."""
+    keywords = {name: _array(value) if name == "out" else _plain(value) for name, value in settings.items()}
+    return [_plain(value) for value in others], keywords
+
+
+def _plain(value):
+    return to_numpy(value) if is_torch(value) else value
 
 
 @functools.cache

@@ -4,63 +4,109 @@ import math
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lastlayer._array import as_array, dtype_name, floating, is_torch, namespace, readable, to_numpy
+from lastlayer._array import as_array, dtype_name, floating, is_torch, namespace, readable, to_numpy, together
 from lastlayer._check import positive, shape
 from lastlayer.linear.head import Head
 from lastlayer.linear.plan import planned
 from lastlayer.linear.products import NumpyProducts, TorchProducts
-from lastlayer.linear.softmax_loss import Objective
 
-PLAIN = {"label_smoothing": 0.0, "class_weight": None, "temperature": 1.0, "softcap": None, "z_loss": 0.0}
+
+class Words(NamedTuple):
+    """What the two sides of a head are called, how they meet, and what one without columns lacks."""
+
+    rows: str
+    columns: str
+    column: str
+    classes: str
+    law: str
+    lacking: str
+
+
+LAYER = Words(
+    "features",
+    "weight",
+    "class",
+    "classes of weight",
+    "features (*batch, width) meet weight (classes, width), as torch.nn.Linear has it; features are {}, weight is {}",
+    "classes",
+)
+PAIRS = Words(
+    "queries",
+    "keys",
+    "key",
+    "keys",
+    "queries (*batch, width) meet keys (keys, width); queries are {}, keys are {}",
+    "rows",
+)
 
 
 @dataclass(frozen=True)
-class Call:
-    """Arguments whose shapes agree; ``settings`` are those of `cross_entropy`."""
+class Layer:
+    """A last layer and the rows it sees, arguments whose shapes agree."""
 
     function: str
+    words: Words
     features: Any
     weight: Any
-    target: Any
     bias: Any
     valid: Any
-    settings: dict
+    temperature: float
+    softcap: float | None
     memory: int | str
 
     @classmethod
-    def of(cls, function, features, weight, target, bias, valid, settings, memory):
-        """The call, or a sentence on what does not fit."""
+    def of(
+        cls,
+        function,
+        features,
+        weight,
+        *,
+        memory,
+        bias=None,
+        valid=None,
+        temperature=1.0,
+        softcap=None,
+        words=LAYER,
+        **more,
+    ):
+        """The layer, or a sentence on what does not fit."""
         features = _native(as_array(features))
         weight = _native(as_array(weight, like=features))
-        _check_head(function, features, weight)
-        target, rows = as_array(target, like=features), features[..., 0]
-        if not dtype_name(target).startswith(("int", "uint")):
-            raise TypeError(f"{function}: target is the index of a class, an integer, not {dtype_name(target)}.")
-        _one_each(function, "target", target, "row of features", rows)
+        _check_sides(function, words, features, weight)
         if bias is not None:
             bias = _native(as_array(bias, like=features))
-            _one_each(function, "bias", bias, "class", weight[:, 0])
+            one_each(function, "bias", bias, words.column, weight[:, 0])
         if valid is not None:
             valid = as_array(valid, like=features)
-            _one_each(function, "valid", valid, "row of features", rows)
+            one_each(function, "valid", valid, f"row of {words.rows}", features[..., 0])
             valid = namespace(valid).astype(valid, namespace(valid).bool)
-        class_weight = settings["class_weight"]
-        if class_weight is not None:
-            settings = {**settings, "class_weight": as_array(class_weight, like=features)}
-            _one_each(function, "class_weight", settings["class_weight"], "class", weight[:, 0])
-        _check_settings(function, settings)
-        return cls(function, features, weight, target, bias, valid, settings, memory)
+        if not isinstance(temperature, int | float):
+            raise TypeError(f"{function}: temperature is one number here; {type(temperature).__name__} came.")
+        positive(function, "temperature", temperature)
+        if softcap is not None:
+            positive(function, "softcap", softcap)
+        return cls(function, words, features, weight, bias, valid, temperature, softcap, memory, **more)
+
+    @property
+    def batch(self):
+        """The shape of one number per row."""
+        return tuple(self.features.shape[:-1])
+
+    @property
+    def entries(self):
+        """The shape of all the logits, as an array that takes no memory."""
+        return np.broadcast_to(False, (*self.batch, self.weight.shape[0]))
 
     @cached_property
     def dtype(self):
         """The dtype that the logits are made in."""
         given = [x for x in (self.features, self.weight, self.bias) if x is not None]
         names = {dtype_name(x) for x in given}
-        plain = self.settings["softcap"] is None and self.settings["temperature"] == 1
+        plain = self.softcap is None and self.temperature == 1
         if names == {"bfloat16"} and plain and is_torch(self.features):
             return "bfloat16"
         name = str(np.result_type(*(np.dtype(dtype_name(floating(x[:0]))) for x in given)))
@@ -69,40 +115,48 @@ class Call:
     @cached_property
     def kept(self):
         """The rows that count, as indices; None for all of them."""
-        keep = np.ones(self.target.shape, bool) if self.valid is None else to_numpy(self.valid)
-        keep = keep.reshape(-1)
-        target = to_numpy(self.target).reshape(-1)
-        classes = self.weight.shape[0]
-        outside = keep & ((target < 0) | (target >= classes))
-        if outside.any():
-            row = int(np.argmax(outside))
-            hint = " Ignored rows are said aloud: valid=target != -100." if target[row] == -100 else ""
-            raise ValueError(
-                f"{self.function}: target {target[row]} of row {row} is not one of the {classes} classes of weight "
-                f"{shape(self.weight)}.{hint}"
-            )
-        if self.settings["class_weight"] is not None:
-            keep = keep & (self._class_weights()[np.where(keep, target, 0)] != 0)
-        return None if keep.all() else np.flatnonzero(keep)
+        return None if self.valid is None else _indices(to_numpy(self.valid).reshape(-1))
 
-    def head(self, gradients, sweeps=2, share=1):
-        """The layer, over the rows that count, with one part in ``share`` of the budget."""
-        rows = math.prod(self.target.shape) if self.kept is None else len(self.kept)
+    @property
+    def rows(self):
+        """How many rows count."""
+        return math.prod(self.batch) if self.kept is None else len(self.kept)
+
+    def head(self, gradients, sweeps=2, share=1, kind: Any = Head, held=0) -> Head:
+        """The layer, over the rows that count, with one part in ``share`` of the budget.
+
+        ``held`` is the bytes of a row that are there all along.
+        """
         classes, width = self.weight.shape
-        plan = planned(self.function, rows, width, classes, self.dtype, self.memory, gradients, sweeps, share)
-        features = self._swept(self.features.reshape(-1, width))
-        features = features if self.kept is None else features[self.kept]
-        softcap, temperature = self.settings["softcap"], self.settings["temperature"]
-        products = (TorchProducts if is_torch(self.features) else NumpyProducts)(self.dtype)
-        bias = None if self.bias is None else self._swept(self.bias)
-        return Head(features, self._swept(self.weight), bias, softcap, temperature, products, plan)
+        size = self.rows, width, classes, self.dtype
+        plan = planned(self.function, *size, self.memory, gradients, sweeps, share, held=held * self.rows)
+        bias = None if self.bias is None else self.swept(self.bias)
+        weight = self.swept(self.weight)
+        return kind(self.counted(), weight, bias, self.softcap, self.temperature, self.products(), plan)
 
-    def objective(self):
-        """The loss of the rows that count."""
-        target = self.of_rows(to_numpy(self.target)).astype(np.int64)
-        weighted = self.settings["class_weight"] is not None
-        scale = self._class_weights()[target] if weighted else np.ones(len(target))
-        return Objective(target, scale, self.settings["label_smoothing"], self.settings["z_loss"])
+    def products(self):
+        """The library that multiplies."""
+        return (TorchProducts if is_torch(self.features) else NumpyProducts)(self.dtype)
+
+    def counted(self):
+        """The features of the rows that count, in the dtype of the logits."""
+        features = self.swept(self.features.reshape(-1, self.features.shape[-1]))
+        return features if self.kept is None else features[self.kept]
+
+    def swept(self, array):
+        """An argument in the dtype of the logits, rows one after another."""
+        if is_torch(array):
+            return array.detach().to(getattr(sys.modules["torch"], self.dtype)).contiguous()
+        return np.ascontiguousarray(to_numpy(array), dtype=self.dtype)
+
+    def logits(self, features, weight, bias):
+        """All the logits, in any array library; a row that is not valid has only those of the bias."""
+        given = [x for x in (features, weight, bias) if x is not None]
+        (x, w, *b), xp = together(*given)
+        if self.valid is not None:
+            x = xp.where(self.valid[..., None], x, xp.zeros_like(x))
+        logits = xp.matmul(x, w.T)
+        return logits + b[0] if b else logits
 
     def of_rows(self, array):
         """One number per row, of the rows that count."""
@@ -112,19 +166,18 @@ class Call:
     def cotangents(self, cotangent=None):
         """What each row's loss is multiplied by before the sum; without ``cotangent``, the mean's."""
         if cotangent is None:
-            rows = math.prod(self.target.shape) if self.kept is None else len(self.kept)
-            return np.full(rows, 1 / max(rows, 1))
+            return np.full(self.rows, 1 / max(self.rows, 1))
         cotangent = to_numpy(cotangent)
-        _one_each(self.function, "cotangent", cotangent, "row of features", self.target)
+        one_each(self.function, "cotangent", cotangent, f"row of {self.words.rows}", self.features[..., 0])
         return self.of_rows(cotangent).astype(np.float64)
 
     def losses(self, loss):
         """The losses of the rows that count, among the others, which are 0."""
         loss = loss.astype("float32" if self.dtype == "bfloat16" else self.dtype)
         if self.kept is not None:
-            found, loss = loss, np.zeros(math.prod(self.target.shape), loss.dtype)
+            found, loss = loss, np.zeros(math.prod(self.batch), loss.dtype)
             loss[self.kept] = found
-        return loss.reshape(tuple(self.target.shape))
+        return loss.reshape(self.batch)
 
     def gradients(self, swept) -> list[Any]:
         """NumPy gradients, each in the shape and dtype of its argument."""
@@ -143,12 +196,64 @@ class Call:
     def _spread(self, gradient, zeros):
         if gradient is None or self.kept is None:
             return gradient
-        whole = zeros((math.prod(self.target.shape), gradient.shape[1]), dtype=gradient.dtype)
+        whole = zeros((math.prod(self.batch), gradient.shape[1]), dtype=gradient.dtype)
         whole[self.kept] = gradient
         return whole
 
+
+@dataclass(frozen=True)
+class Call(Layer):
+    """A layer and the class that each row belongs to; a row whose class weighs 0 does not count."""
+
+    target: Any
+    name: str
+    class_weight: Any
+
+    @classmethod
+    def of(cls, function, features, weight, target, *, name="target", class_weight=None, words=LAYER, **layer):
+        features = as_array(features)
+        target = as_array(target, like=features)
+        if not dtype_name(target).startswith(("int", "uint")):
+            kind = dtype_name(target)
+            raise TypeError(f"{function}: {name} is the index of a {words.column}, an integer, not {kind}.")
+        class_weight = None if class_weight is None else as_array(class_weight, like=features)
+        more = {"target": target, "name": name, "class_weight": class_weight}
+        call = super().of(function, features, weight, words=words, **layer, **more)
+        one_each(function, name, target, f"row of {words.rows}", call.features[..., 0])
+        if class_weight is not None:
+            one_each(function, "class_weight", class_weight, words.column, call.weight[:, 0])
+        return call
+
+    @cached_property
+    def kept(self):
+        """The rows that count, as indices; None for all of them."""
+        keep = np.ones(self.batch, bool) if self.valid is None else to_numpy(self.valid)
+        keep = keep.reshape(-1)
+        target = to_numpy(self.target).reshape(-1)
+        classes = self.weight.shape[0]
+        outside = keep & ((target < 0) | (target >= classes))
+        if outside.any():
+            row = int(np.argmax(outside))
+            hint = " Ignored rows are said aloud: valid=target != -100." if target[row] == -100 else ""
+            raise ValueError(
+                f"{self.function}: {self.name} {target[row]} of row {row} is not one of the {classes} "
+                f"{self.words.classes} {shape(self.weight)}.{hint}"
+            )
+        if self.class_weight is not None:
+            keep = keep & (self._class_weights()[np.where(keep, target, 0)] != 0)
+        return _indices(keep)
+
+    def targets(self):
+        """The class of each row that counts."""
+        return self.of_rows(to_numpy(self.target)).astype(np.int64)
+
+    def scale(self):
+        """What each row that counts weighs."""
+        target = self.targets()
+        return np.ones(len(target)) if self.class_weight is None else self._class_weights()[target]
+
     def _class_weights(self):
-        weight = to_numpy(self.settings["class_weight"]).astype(np.float64)
+        weight = to_numpy(self.class_weight).astype(np.float64)
         outside = ~((weight >= 0) & (weight < np.inf))
         if outside.any():
             raise ValueError(
@@ -156,16 +261,20 @@ class Call:
             )
         return weight
 
-    def _swept(self, array):
-        """An argument in the dtype of the logits, rows one after another."""
-        if is_torch(array):
-            return array.detach().to(getattr(sys.modules["torch"], self.dtype)).contiguous()
-        return np.ascontiguousarray(to_numpy(array), dtype=self.dtype)
-
 
 def concrete(*arrays):
     """Whether all the arrays are here to be read: NumPy's, or PyTorch's in the memory of the CPU, untraced."""
     return all(readable(x) for x in arrays if x is not None)
+
+
+def one_each(function, name, array, each, like):
+    """Refuse an array that has not one number for ``each`` of what ``like`` has one for."""
+    if tuple(array.shape) != tuple(like.shape):
+        raise ValueError(f"{function}: one {name} per {each}, {shape(like)}; {name} is {shape(array)}.")
+
+
+def _indices(keep):
+    return None if keep.all() else np.flatnonzero(keep)
 
 
 def _native(array):
@@ -177,31 +286,12 @@ def _float(array):
     return array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
 
 
-def _check_head(function, features, weight):
-    for name, array in (("features", features), ("weight", weight)):
+def _check_sides(function, words, features, weight):
+    for name, array in ((words.rows, features), (words.columns, weight)):
         if dtype_name(array) == "bool" or dtype_name(array).startswith("complex"):
             raise TypeError(f"{function}: {name} are real numbers, not {dtype_name(array)}.")
     if weight.ndim != 2 or features.ndim == 0 or features.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"{function}: features (*batch, width) meet weight (classes, width), as torch.nn.Linear has it; features "
-            f"are {shape(features)}, weight is {shape(weight)}."
-        )
+        raise ValueError(f"{function}: {words.law.format(shape(features), shape(weight))}.")
     if 0 in weight.shape:
-        raise ValueError(f"{function}: weight {shape(weight)} has no {'classes' if not weight.shape[0] else 'width'}.")
-
-
-def _one_each(function, name, array, each, like):
-    if tuple(array.shape) != tuple(like.shape):
-        raise ValueError(f"{function}: one {name} per {each}, {shape(like)}; {name} is {shape(array)}.")
-
-
-def _check_settings(function, settings):
-    if not 0 <= settings["label_smoothing"] <= 1:
-        raise ValueError(f"{function}: label_smoothing is between 0 and 1, not {settings['label_smoothing']!r}.")
-    if not 0 <= settings["z_loss"] < math.inf:
-        raise ValueError(f"{function}: z_loss is a finite factor, not below 0; {settings['z_loss']!r} came.")
-    if not isinstance(settings["temperature"], int | float):
-        raise TypeError(f"{function}: temperature is one number here; {type(settings['temperature']).__name__} came.")
-    positive(function, "temperature", settings["temperature"])
-    if settings["softcap"] is not None:
-        positive(function, "softcap", settings["softcap"])
+        nothing = "width" if weight.shape[0] else words.lacking
+        raise ValueError(f"{function}: {words.columns} {shape(weight)} has no {nothing}.")

@@ -1,28 +1,19 @@
 """Cross-entropy of a whole last layer: from features and weight, without the logits between them."""
 
-from typing import NamedTuple
+import functools
+import math
 
-import numpy as np
-
-from lastlayer._array import is_torch, to_numpy, together
 from lastlayer._typing import Array, Bool, Float, Int
-from lastlayer.linear.autograd import with_gradients
-from lastlayer.linear.call import Call, concrete
-from lastlayer.linear.gradients import NOTHING, Wanted
-from lastlayer.linear.softmax_loss import sweep
+from lastlayer.linear.call import Call
+from lastlayer.linear.gradients import LinearGradients
+from lastlayer.linear.softmax_loss import OfClasses, Smoothed
+from lastlayer.linear.streamed import gradients_of, streamed
 from lastlayer.loss.cross_entropy import cross_entropy
 
 
-class LinearGradients(NamedTuple):
-    """The loss of each row, and the gradients to what made it."""
-
-    loss: np.ndarray
-    features: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray | None
-
-
+@streamed
 def linear_cross_entropy(
+    function,
     features: Float[Array, "*batch width"],
     weight: Float[Array, "classes width"],
     target: Int[Array, "*batch"],
@@ -35,7 +26,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     z_loss: float = 0.0,
     memory: int | str = "64MiB",
-) -> Float[Array, "*batch"]:
+):
     """Cross-entropy of a last layer's logits, one number per row, never holding more of them than ``memory``.
 
         linear_cross_entropy = cross_entropy(features @ weight.T + bias, target)
@@ -57,71 +48,20 @@ def linear_cross_entropy(
     >>> features, weight = np.array([[1.0, 2.0], [0.5, -1.0]]), np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     >>> linear_cross_entropy(features, weight, np.array([2, 0])).round(4)
     array([0.5514, 0.3064])
-    """
-    settings = {
-        "label_smoothing": label_smoothing,
-        "class_weight": class_weight,
-        "temperature": temperature,
-        "softcap": softcap,
-        "z_loss": z_loss,
-    }
-    call = Call.of("linear_cross_entropy", features, weight, target, bias, valid, settings, memory)
-    if not concrete(call.features, call.weight, call.bias):
-        return formula(call, call.features, call.weight, call.bias)
-    if is_torch(call.features):
-        return with_gradients(call, formula)
-    swept = sweep(call.head(False), call.objective(), None, NOTHING)
-    return call.losses(swept.loss)
-
-
-def linear_cross_entropy_grad(
-    features: Float[Array, "*batch width"],
-    weight: Float[Array, "classes width"],
-    target: Int[Array, "*batch"],
-    cotangent: Float[Array, "*batch"] | None = None,
-    *,
-    bias: Float[Array, " classes"] | None = None,
-    label_smoothing: float = 0.0,
-    class_weight: Float[Array, " classes"] | None = None,
-    valid: Bool[Array, "*batch"] | None = None,
-    temperature: float = 1.0,
-    softcap: float | None = None,
-    z_loss: float = 0.0,
-    memory: int | str = "64MiB",
-) -> LinearGradients:
-    """`linear_cross_entropy` of NumPy arrays with its gradients, from one sweep over the logits.
-
-        features = dlogits @ weight,   weight = dlogits.T @ features,   bias = dlogits.sum(rows)
-
-    where dlogits are the slopes of ``sum(cotangent * loss)``; without ``cotangent`` those of the mean over the rows
-    that are ``valid``. Gradients have the dtype of what they belong to; ``bias`` is None where there is none.
-
-    >>> features, weight = np.array([[1.0, 2.0], [0.5, -1.0]]), np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> loss, *gradients = linear_cross_entropy_grad(features, weight, np.array([2, 0]))
-    >>> gradients[0].round(4)
+    >>> linear_cross_entropy_grad(features, weight, np.array([2, 0])).features.round(4)
     array([[ 0.    , -0.106 ],
            [-0.1817,  0.1319]])
     """
-    settings = {
-        "label_smoothing": label_smoothing,
-        "class_weight": class_weight,
-        "temperature": temperature,
-        "softcap": softcap,
-        "z_loss": z_loss,
-    }
-    function = "linear_cross_entropy_grad"
-    features, weight = to_numpy(features), to_numpy(weight)
-    call = Call.of(function, features, weight, target, bias, valid, settings, memory)
-    swept = sweep(call.head(True), call.objective(), call.cotangents(cotangent), Wanted(True, True, bias is not None))
-    return LinearGradients(call.losses(swept.loss), *call.gradients(swept))
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"{function}: label_smoothing is between 0 and 1, not {label_smoothing!r}.")
+    if not 0 <= z_loss < math.inf:
+        raise ValueError(f"{function}: z_loss is a finite factor, not below 0; {z_loss!r} came.")
+    scaling = {"temperature": temperature, "softcap": softcap}
+    layer = {"bias": bias, "class_weight": class_weight, "valid": valid, "memory": memory, **scaling}
+    call = Call.of(function, features, weight, target, **layer)
+    rule = Smoothed(label_smoothing, z_loss)
+    rows = {"target": call.target, "valid": call.valid, "class_weight": call.class_weight}
+    return OfClasses(call, functools.partial(cross_entropy, **rows, **scaling, **rule._asdict()), rule)
 
 
-def formula(call, features, weight, bias):
-    """The losses of `linear_cross_entropy` with all the logits, in any array library."""
-    given = [x for x in (features, weight, bias) if x is not None]
-    (x, w, *b), xp = together(*given)
-    if call.valid is not None:
-        x = xp.where(call.valid[..., None], x, xp.zeros_like(x))
-    logits = xp.matmul(x, w.T)
-    logits = logits + b[0] if b else logits
-    return cross_entropy(logits, call.target, valid=call.valid, **call.settings)
+linear_cross_entropy_grad = gradients_of(linear_cross_entropy, LinearGradients)

@@ -13,13 +13,39 @@ class Wanted(NamedTuple):
     bias: bool
 
 
+class Swept(NamedTuple):
+    """The loss of each row in float64, and the gradients that were wanted."""
+
+    loss: np.ndarray
+    features: Any
+    weight: Any
+    bias: Any
+
+
+class LinearGradients(NamedTuple):
+    """The loss of each row, and the gradients to what made it."""
+
+    loss: np.ndarray
+    features: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray | None
+
+
+class PairGradients(NamedTuple):
+    """The loss of each query, and the gradients to both sides."""
+
+    loss: np.ndarray
+    queries: np.ndarray
+    keys: np.ndarray
+
+
 class Gradients:
     """Sums of products over the tiles: stored by the first tile that reaches them, added to by the others."""
 
     def __init__(self, head, wanted):
         plan, room = head.plan, head.products.room
         self.head = head
-        blocks, groups = -(-plan.classes // plan.tile[1]), -(-plan.rows // plan.tile[0])
+        blocks, groups = -(-plan.classes // plan.tile[1]), head.additions
         self.features: Any = room(plan.rows, plan.width, products=blocks) if wanted.features else None
         self.weight: Any = room(plan.classes, plan.width, products=groups) if wanted.weight else None
         self.bias: Any = np.zeros(plan.classes) if wanted.bias else None

@@ -1,6 +1,9 @@
 """A last layer with its features, swept in tiles of logits."""
 
+import math
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import Semaphore
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +11,9 @@ import numpy as np
 from lastlayer._row import merge
 from lastlayer.linear.plan import Plan
 from lastlayer.linear.tile import head_parts, head_slopes, head_totals, logits_of, over_rows, written
+from lastlayer.transform.sigmoid import capped
+
+SMALL = 2**14  # entries of a tile that are finished at a time: short rows one by one would be all Python
 
 
 class Parts(NamedTuple):
@@ -67,6 +73,20 @@ class Picks(NamedTuple):
         return self._replace(index=np.where(inside, self.index - block.start, -1))
 
 
+class Turn:
+    """``with`` it, threads that go through the same tiles add to the same sums one after the other, tile by tile."""
+
+    def __init__(self, before, after):
+        self._before, self._after = before, after
+
+    def __enter__(self):
+        if self._before is not None:
+            self._before.acquire()
+
+    def __exit__(self, *error):
+        self._after.release()
+
+
 @dataclass(frozen=True)
 class Head:
     """What logits are made of: features ``(rows, width)``, weight, bias, then a cap and a temperature."""
@@ -91,15 +111,50 @@ class Head:
 
     def tiles(self, rows, buffer):
         """The logits of some rows, tile by tile: their classes, and the tile."""
-        classes, size = self.plan.classes, self.plan.tile[1]
-        n = rows.stop - rows.start
-        for start in range(0, classes, size):
-            block = slice(start, min(start + size, classes))
-            tile = buffer[: n * (block.stop - start)].reshape(n, block.stop - start)
-            bias = None if self.bias is None else self.bias[block]
-            self.products.logits(self.features[rows], self.weight[block], bias, tile)
-            self._finish(self.products.bits(tile))
+        for block, tile in self._empty(rows, buffer):
+            self._fill(rows, block, tile)
             yield block, tile
+
+    @property
+    def abreast(self):
+        """Whether parts of the rows go through the tiles beside one another.
+
+        Not where a tile holds whole rows, which all cores share, nor in bfloat16, where one product over all the rows
+        is rounded once and many need a float32 sum of the weight's size.
+        """
+        return self.plan.tile[1] < self.plan.classes and not self.products.half
+
+    @property
+    def additions(self):
+        """How many sums the gradient of a class is made of: one for each part of the rows that `sweep` makes."""
+        rows = self.plan.tile[0]
+        return math.ceil(self.plan.rows / rows) * (self.products.parts(rows) if self.abreast else 1)
+
+    def sweep(self, work, buffer):
+        """``work(rows, own, turn)`` for all the rows, in parts, each with memory of its ``own``: what they gave.
+
+        Parts that are `abreast` add to the same sums ``with turn:``, once a tile, so that it is done in the order of
+        the rows.
+        """
+        found = []
+        for rows in self.groups():
+            if self.abreast:
+                found += self.products.lanes(self._in_turn(work, rows, buffer), rows.stop - rows.start)
+            else:
+                found.append(work(rows, buffer, nullcontext()))
+        return found
+
+    def _in_turn(self, work, rows, buffer):
+        wide, done = self.plan.tile[1], {}
+
+        def of_lane(a, b):
+            before, after = done.setdefault(a, Semaphore(0)) if a else None, done.setdefault(b, Semaphore(0))
+            try:
+                return work(_part(rows, a, b), buffer[a * wide : b * wide], Turn(before, after))
+            finally:
+                after.release(self.plan.classes)  # one that fails lets the others end
+
+        return of_lane
 
     def room(self):
         """Memory for one tile."""
@@ -107,12 +162,19 @@ class Head:
         return self.products.room(min(rows, max(self.plan.rows, 1)) * classes)
 
     def parts(self, rows, buffer, target, totals=False) -> tuple[Any, Any]:
-        """The sums of some rows over all classes, and the last tile."""
-        found, tile = None, None
+        """The sums of some rows over all classes, and the last tile, None where it does not hold them all."""
+        found: Any = None
+        tile: Any = None
         for block, tile in self.tiles(rows, buffer):
             part = Parts.of(self.products.bits(tile), target[rows] - block.start, totals)
             found = part if found is None else found.merge(part)
-        return found, tile
+        return found, tile if len(tile[0]) == self.plan.classes else None
+
+    def sloped(self, rows, buffer, lines, picks, tile=None):
+        """The slopes of some rows, tile by tile, as `tiles` gives logits; ``tile`` has these if they are there."""
+        for block, slopes in self._empty(rows, buffer):
+            self._steepen(rows, block, slopes, lines, picks.within(block), tile is None)
+            yield block, slopes
 
     def slope(self, bits, lines, picks):
         """Write over a tile the slopes of what was made of its logits, as seen by the products."""
@@ -126,24 +188,53 @@ class Head:
         written(spot, picks.slope[row, pick] * steep / self.temperature)
         bits[row, picks.index[row, pick]] = spot
 
-    def _finish(self, tile):
-        """Cap and temperature, in place."""
-        if self.softcap is not None or self.temperature != 1:
-            over_rows(_finished, tile, self.softcap, self.temperature)
+    def _empty(self, rows, buffer):
+        """The memory of the tiles of some rows, one after the other: the classes of each, and its array."""
+        classes, size, n = self.plan.classes, self.plan.tile[1], rows.stop - rows.start
+        for start in range(0, classes, size):
+            block = slice(start, min(start + size, classes))
+            yield block, buffer[: n * (block.stop - start)].reshape(n, block.stop - start)
+
+    def logits(self, rows, block, tile):
+        """Write the logits of some rows and classes into a tile, as they are before cap and temperature."""
+        bias = None if self.bias is None else self.bias[block]
+        self.products.logits(self.features[rows], self.weight[block], bias, tile)
+
+    def _fill(self, rows, block, tile):
+        """Write the logits of some rows and classes into a tile."""
+
+        def of_lane(a, b):
+            self.logits(_part(rows, a, b), block, tile[a:b])
+            if self.softcap is not None or self.temperature != 1:
+                over_rows(_finished, self.products.bits(tile[a:b]), self.softcap, self.temperature)
+
+        self.products.lanes(of_lane, len(tile))
+
+    def _steepen(self, rows, block, tile, lines, picks, empty):
+        """Write slopes into a tile, which is empty or holds the logits."""
+
+        def of_lane(a, b):
+            own = tile[a:b]
+            if empty:
+                self._fill(_part(rows, a, b), block, own)
+            self.slope(self.products.bits(own), Lines(*(c[a:b] for c in lines)), Picks(*(c[a:b] for c in picks)))
+
+        self.products.lanes(of_lane, len(tile))
+
+
+def _part(rows, a, b):
+    return slice(rows.start + a, rows.start + b)
 
 
 def picked(bits, target):
     """The logit of one class of each row, -inf where it lies outside the tile."""
-    inside = (target >= 0) & (target < bits.shape[1])
-    index = np.where(inside, target, 0)[:, None]
-    return np.where(inside, logits_of(np.take_along_axis(bits, index, axis=1))[:, 0], -np.inf)
+    found, (inside,) = np.full(len(bits), -np.inf), np.nonzero((target >= 0) & (target < bits.shape[1]))
+    found[inside] = logits_of(bits[inside, target[inside]])
+    return found
 
 
 def _finished(tile, softcap, temperature):
-    if softcap is not None:
-        masked = tile == -np.inf
-        np.divide(tile, softcap, out=tile)
-        np.tanh(tile, out=tile)
-        np.multiply(tile, softcap, out=tile)
-        tile[masked] = -np.inf
-    np.divide(tile, temperature, out=tile)
+    high = max(SMALL // tile.shape[1], 1)
+    for start in range(0, len(tile), high):
+        part = tile[start : start + high]
+        np.divide(part if softcap is None else capped("head", "softcap", part, softcap, np), temperature, out=part)

@@ -17,7 +17,7 @@ SIDE = 40
 HALF_ROWS = 1000  # in bfloat16 a group of rows is cheap, and dear to add to a float32 gradient of the weight
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 COLUMNS = 256  # bytes beside each row of a tile: its sums, its slope, its target
-CHUNK = 1024  # rows of a product in bfloat16 that are there before they are added in float32
+CHUNK = 512  # rows of products in bfloat16 that are there before they are added in float32
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Plan:
         )
 
 
-def plan(features, weight, *, dtype=None, memory="64MiB", gradients=True) -> Plan:
+def plan(features, weight, *, dtype=None, memory: int | str = "64MiB", gradients=True) -> Plan:
     """How `linear_cross_entropy` would sweep a head within a budget: tiles, sweeps, flops, bytes, peak memory.
 
         cost = products * (1 + side / rows of the tile) * (1 + 40 / classes of the tile)
@@ -87,14 +87,17 @@ def plan(features, weight, *, dtype=None, memory="64MiB", gradients=True) -> Pla
     return planned("plan", math.prod(batch), width, classes, name, memory, gradients)
 
 
-def planned(function, rows, width, classes, dtype, memory, gradients, sweeps=2, share=1) -> Plan:
-    """The plan for a head; ``sweeps`` is how often blocks of classes are made, ``share`` how many heads there are."""
+def planned(function, rows, width, classes, dtype, memory, gradients, sweeps=2, share=1, beside=0, held=0) -> Plan:
+    """The plan for a head; ``sweeps`` is how often blocks of classes are made, ``share`` how many heads there are.
+
+    ``beside`` is the bytes that come with each class of a tile, ``held`` those that are there all along.
+    """
     budget, itemsize = bytes_of(function, memory) // share, ITEMSIZE[dtype]
-    shared = CHUNK * width * itemsize if dtype == "bfloat16" else 0
+    shared = held // share + (CHUNK * width * itemsize if dtype == "bfloat16" else 0)
     least = max(min(rows, LEAST_TILE[0]), 1), min(classes, LEAST_TILE[1])
 
     def used(tile):
-        return tile[0] * (tile[1] * itemsize + COLUMNS) + shared
+        return tile[0] * (tile[1] * itemsize + COLUMNS) + tile[1] * beside + shared
 
     if used(least) > budget:
         raise ValueError(
@@ -102,9 +105,10 @@ def planned(function, rows, width, classes, dtype, memory, gradients, sweeps=2, 
             f"budget that works is memory={used(least) * share}."
         )
     room = budget - shared
-    whole = min(max(rows, 1), room // (classes * itemsize + COLUMNS)), classes
-    tall = max(min(rows, math.isqrt(room // itemsize), room // (least[1] * itemsize + COLUMNS)), 1)
-    wide = (room // tall - COLUMNS) // itemsize
+    whole = min(max(rows, 1), max(room - classes * beside, 0) // (classes * itemsize + COLUMNS)), classes
+    most = (room - least[1] * beside) // (least[1] * itemsize + COLUMNS)
+    tall = max(min(rows, math.isqrt(room // itemsize), most), 1)
+    wide = (room - tall * COLUMNS) // (tall * itemsize + beside)
     blocks = tall, min(classes, wide // 16 * 16 if wide > 64 else wide)
     products = 3 if gradients else 1
     again = products + sweeps - 1

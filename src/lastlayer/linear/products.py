@@ -1,7 +1,8 @@
 """Products of matrices into memory that is there already, by the library that the arrays came in.
 
 ``fresh`` says that ``out`` holds nothing yet and is stored to, not added to. All products are of one library: the
-threads of two BLAS wait for work on the same cores.
+threads of two BLAS wait for work on the same cores. ``lanes(work, count)`` calls ``work(a, b)`` for ranges of rows that
+may be swept beside one another, and lists what they give; which ones depends on ``count`` alone.
 """
 
 import importlib
@@ -10,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from lastlayer.linear.plan import CHUNK
 from lastlayer.linear.tile import over_rows
+from lastlayer.parallel import over_ranges
+
+LANE = 256  # rows (or classes) of a product that one thread makes: fewer do not reach the full rate
+PARTS = 8  # of a large product: more make the pieces small, and no faster on a few cores
 
 
 class NumpyProducts:
@@ -19,7 +23,7 @@ class NumpyProducts:
 
     def __init__(self, dtype):
         blas: Any = importlib.import_module("scipy.linalg.blas")
-        self.dtype = np.dtype(dtype)
+        self.dtype, self.half = np.dtype(dtype), False
         single = self.dtype == np.float32
         self._product = blas.sgemm if single else blas.dgemm
         self._by_vector = blas.sgemv if single else blas.dgemv
@@ -31,6 +35,14 @@ class NumpyProducts:
     def bits(self, tile):
         """A tile as the functions of tiles take it."""
         return tile
+
+    def lanes(self, work, count):
+        """One range: the products are made by the threads of BLAS, which wants to be alone."""
+        return [work(0, count)]
+
+    def parts(self, count):
+        """How many ranges `lanes` makes of so many rows."""
+        return 1
 
     def logits(self, features, weight, bias, tile):
         """``tile = features @ weight.T + bias``."""
@@ -52,7 +64,9 @@ class NumpyProducts:
 
 
 class TorchProducts:
-    """PyTorch's. A product in bfloat16 rounds once; sums of several are float32."""
+    """PyTorch's, each thread of ours making its own: a barrier among the library's threads costs more than a small
+    product does, and they go on spinning where ours would work. In bfloat16 a product is rounded once, and sums of
+    several are float32."""
 
     def __init__(self, dtype):
         self.torch: Any = sys.modules["torch"]
@@ -60,12 +74,36 @@ class TorchProducts:
         self.half = dtype == "bfloat16"
 
     def room(self, *shape, products=1):
-        """Room for a sum of so many products."""
-        return self.torch.empty(shape, dtype=self.torch.float32 if self.half and products > 1 else self.dtype)
+        """Room for a sum of so many products; NumPy asks the system for large pages, PyTorch does not."""
+        if self.half and products == 1:
+            return self.torch.from_numpy(np.empty(shape, np.int16)).view(self.dtype)
+        return self.torch.from_numpy(np.empty(shape, np.float64 if self.dtype == self.torch.float64 else np.float32))
 
     def bits(self, tile):
         """A tile as the functions of tiles take it."""
         return tile.view(self.torch.int16).numpy().view(np.uint16) if self.half else tile.numpy()
+
+    def lanes(self, work, count):
+        """Ranges on all cores, PyTorch using no other thread than the one of a range; a single one has them all."""
+        threads, parts = self.torch.get_num_threads(), self.parts(count)
+        if parts == 1:
+            return [work(0, count)]
+
+        def alone(a, b):
+            if self.torch.get_num_threads() > 1:
+                self.torch.set_num_threads(1)
+            with self.torch.inference_mode():
+                return work(a, b)
+
+        try:
+            return list(over_ranges(alone, count, -(-count // parts)))
+        finally:
+            if threads > 1:
+                self.torch.set_num_threads(threads)  # of this thread, and of those that come
+
+    def parts(self, count):
+        """How many ranges `lanes` makes: an even number, for machines have an even number of cores."""
+        return min(2 * max(round(count / (2 * LANE)), 1), PARTS) if count > LANE else 1
 
     def logits(self, features, weight, bias, tile):
         """``tile = features @ weight.T + bias``."""
@@ -76,23 +114,21 @@ class TorchProducts:
 
     def rows(self, tile, weight, out, fresh):
         """``out += tile @ weight``."""
-        self._add(tile, weight, out, fresh)
+        self.lanes(lambda a, b: self._add(tile[a:b], weight, out[a:b], fresh), len(tile))
 
     def columns(self, tile, features, out, fresh):
         """``out += tile.T @ features``."""
-        self._add(tile.T, features, out, fresh)
+        self.lanes(lambda a, b: self._add(tile[:, a:b].T, features, out[a:b], fresh), tile.shape[1])
 
     def sums(self, tile):
         """``tile.sum(0)``."""
-        return tile.sum(0, dtype=self.torch.float32 if self.half else self.dtype).numpy()
+        wide = self.torch.float32 if self.half else self.dtype
+        return np.concatenate(self.lanes(lambda a, b: tile[:, a:b].sum(0, dtype=wide).numpy(), tile.shape[1]))
 
     def _add(self, left, right, out, fresh):
         if out.dtype == self.dtype:
             self.torch.addmm(out, left, right, beta=0 if fresh else 1, out=out)
-            return
-        for start in range(0, len(out), CHUNK):
-            part = self.torch.mm(left[start : start + CHUNK], right)
-            if fresh:
-                out[start : start + CHUNK].copy_(part)
-            else:
-                out[start : start + CHUNK].add_(part)
+        elif fresh:
+            out.copy_(self.torch.mm(left, right))
+        else:
+            out.add_(self.torch.mm(left, right))

@@ -9,12 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lastlayer._array import is_torch, to_numpy, together
+from lastlayer._array import floating, is_torch, namespace, to_numpy, together
 from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
-from lastlayer.linear.call import PLAIN, Call, concrete
+from lastlayer.linear.autograd import through_formula
+from lastlayer.linear.call import Call, concrete
 from lastlayer.linear.gradients import Wanted
 from lastlayer.linear.row_sums import Asked, RowSums, back, row_sums
+from lastlayer.loss.cross_entropy import cross_entropy
+from lastlayer.loss.distillation import distill
+from lastlayer.transform.confidence import entropy
+from lastlayer.transform.softmax import logsumexp
 
 NAMES = ("logp", "lse", "entropy", "argmax", "rank", "topk", "top2_gap", "max_prob", "kl")
 OF_TARGET = ("logp", "rank")
@@ -50,8 +55,9 @@ def linear_stats(
 
     ``want`` is any set of these; every one is ``(*batch,)`` but ``topk:K``. NumPy arrays, and PyTorch tensors in the
     memory of the CPU; with tensors all but argmax, rank and classes have gradients, to features, weight and bias (the
-    teacher is a constant), by a second sweep. Equal logits stand in the order of their classes. A row that holds a nan,
-    or nothing but ``-inf``, has argmax -1, rank ``classes`` and nan for the rest (an empty one an lse of ``-inf``).
+    teacher is a constant), by a second sweep; a second derivative goes through the formula, logits and all. Equal
+    logits stand in the order of their classes. A row that holds a nan, or nothing but ``-inf``, has argmax -1, rank
+    ``classes`` and nan for the rest (an empty one an lse of ``-inf``).
     Rank costs a second sweep where a tile does not hold whole rows, as `plan` says; with a ``teacher`` each layer has
     half the memory. bfloat16 is multiplied as such, but not beside a teacher.
 
@@ -101,8 +107,33 @@ class _Work(NamedTuple):
     def sums(self) -> RowSums:
         """What the statistics are made of."""
         head, teacher = self.heads(False)
-        target = self.call.of_rows(to_numpy(self.call.target)).astype(np.int64)
+        target = self.call.targets()
         return row_sums(head, Asked(target, self.tops, "rank" in self.want, teacher))
+
+    def formula(self, sums, features, weight, bias):
+        """Those that have slopes, with all the logits there; the first classes are those of ``sums``."""
+        logits = floating(self.call.logits(features, weight, bias))
+        xp, last = namespace(logits), len(self.call.target.shape)
+        theirs: Any = self.teacher
+
+        def first(k):
+            index = np.clip(sums.tops.index[:, :k], 0, logits.shape[-1] - 1).reshape(*self.call.target.shape, k)
+            return xp.take_along_axis(logits, xp.asarray(index), axis=last)
+
+        def gap(name):
+            top = first(min(2, logits.shape[-1]))
+            return top[..., 0] - top[..., 1] if top.shape[-1] > 1 else top[..., 0] * 0 + math.inf
+
+        made = {
+            "logp": lambda name: -cross_entropy(logits, self.call.target),
+            "lse": lambda name: logsumexp(logits),
+            "entropy": lambda name: entropy(logits),
+            "topk": lambda name: first(_count(name)),
+            "top2_gap": gap,
+            "max_prob": lambda name: xp.exp(first(1)[..., 0] - logsumexp(logits)),
+            "kl": lambda name: distill(logits, floating(theirs.logits(theirs.features, theirs.weight, theirs.bias))),
+        }
+        return [made[kind](name) for name in self.want if (kind := name.partition(":")[0]) not in INDICES]
 
     def values(self, sums):
         """The arrays asked for, in order; a `TopK` is two of them."""
@@ -195,14 +226,18 @@ def _function():
 
         @staticmethod
         def forward(ctx, features, weight, bias, work):
+            ctx.save_for_backward(features, weight, bias)
             ctx.work, ctx.sums = work, work.sums()
             found = [torch.from_numpy(array) for array in work.values(ctx.sums)]
             ctx.mark_non_differentiable(*(t for t in found if not t.is_floating_point()))
             return tuple(found)
 
         @staticmethod
-        @torch.autograd.function.once_differentiable
         def backward(ctx, *cotangents):
+            tensors = ctx.saved_tensors  # complains where one was written to since
+            if torch.is_grad_enabled():  # somebody wants to differentiate once more
+                real = [c for c in cotangents if c.is_floating_point()]
+                return *through_formula(ctx, lambda *t: ctx.work.formula(ctx.sums, *t), tensors, real), None
             work, named = ctx.work, ctx.work.named(cotangents)
             slopes = {}
             for name, each in named.items():
@@ -245,7 +280,7 @@ def _given(function, features, weight, target, bias, memory, want):
     if "kl" in want and is_torch(features):  # a difference of two layers has no use for logits of 8 bits
         (features, weight, *rest), _ = together(*(x for x in (features, weight, bias) if x is not None))
         bias = rest[0] if rest else None
-    return Call.of(function, features, weight, target, bias, None, PLAIN, memory)
+    return Call.of(function, features, weight, target, bias=bias, memory=memory)
 
 
 def _teacher(function, given, teacher, memory):

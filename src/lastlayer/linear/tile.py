@@ -13,6 +13,8 @@ from lastlayer.parallel import over_ranges
 # Entries of one range of the pool: half a millisecond of a kernel; float64 has formulas alone, of a dozen tables.
 ENTRIES = {"uint16": 2**20, "float32": 2**20, "float64": 2**14}
 
+MASKED = {"uint16": 0xFF80, "float32": -np.inf, "float64": -np.inf}  # what stands for -inf in a tile
+
 
 def over_rows(function, tile, *columns):
     """``function(tile, *columns)`` over ranges of rows on all cores: the results, in the order of the rows."""

@@ -9,7 +9,7 @@ from lastlayer.kernels import dispatched
 from lastlayer.loss import binary_cross_entropy, cross_entropy
 from lastlayer.measure.metric import normal
 from lastlayer.measure.read import rows_per_weight
-from lastlayer.measure.rows import RowStatistics
+from lastlayer.measure.rows import class_log_odds
 from lastlayer.outputs import Outputs
 from lastlayer.state import Bins, WeightedSum
 from lastlayer.transform import log_odds, sigmoid, softmax
@@ -128,7 +128,7 @@ def entries_of(rows, over) -> Entries:
     table = (len(rows), -1)
     if rows.task == "multiclass":
         if over == "classwise":
-            return Entries(RowStatistics.of(z, rows.target, w).odds, np.eye(z.shape[1])[rows.target], w)
+            return Entries(class_log_odds(z), np.eye(z.shape[1])[rows.target], w)
         return Entries(log_odds(z)[:, None], (z.argmax(-1) == rows.target)[:, None].astype(float), w)
     if over == "classwise":
         return Entries(z.reshape(table), rows.target.reshape(table).astype(float), w)

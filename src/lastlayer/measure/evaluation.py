@@ -11,18 +11,16 @@ import numpy as np
 
 from lastlayer._check import DataError, one_of
 from lastlayer.io import Blocks
+from lastlayer.io.stream import RANKED, rows_at_once
 from lastlayer.measure import read
+from lastlayer.measure._block import COLUMN_NAMES, Block
 from lastlayer.measure.convention import CONVENTIONS, convention_of
-from lastlayer.measure.read import COLUMN_NAMES
-from lastlayer.measure.rows import CURVE_BINS, TEMPERATURES, RowStatistics
-from lastlayer.measure.signs import Signs, undone_gain
+from lastlayer.measure.rows import CURVE_BINS, TEMPERATURES
+from lastlayer.measure.signs import Signs
 from lastlayer.outputs import KINDS, TASKS, Outputs, brief, wanted
 from lastlayer.parallel import over_ranges
 from lastlayer.state import Bins, Confusion, Grid, WeightedSum, pack, unpack
 
-GRID_CLASSES = 256  # one grid of log-odds per class up to here (16 MiB); beyond, ranking per class is not kept
-BLOCK_ENTRIES = 2**18  # logits in flight at once: memory does not grow with the rows, and tables stay in cache
-BLOCK_ROWS = 64  # at least: hashing goes column by column, so a block of a few wide rows would cost as much as of many
 GROUPS = 1000  # values of one grouping that are told apart
 
 
@@ -59,7 +57,7 @@ class Evaluation:
     frequency: WeightedSum  # (classes,): p - onehot, whose mean is the class bias
     occurrence: WeightedSum  # (classes,): onehot, whose mean is the frequency
     odds: Grid  # (2,): log-odds of the predicted class, wrong and right
-    class_odds: Grid  # (classes, 2): log-odds of each class, absent and present; none beyond GRID_CLASSES
+    class_odds: Grid  # (classes, 2): log-odds of each class, absent and present; none beyond `RANKED`
     confusion: Confusion
     curve_bins: Bins  # (temperatures, bins)
     curve_nll: np.ndarray  # (temperatures,): weighted sums
@@ -83,7 +81,7 @@ class Evaluation:
     def empty(cls, classes, task="multiclass", kind="logits", convention=None, groups=()) -> Self:
         rule = convention_of("evaluate", convention)
         columns = len(classes) if task != "binary" else 1
-        grids = columns if columns <= GRID_CLASSES else 0
+        grids = columns if columns <= RANKED else 0  # beyond, ranking per class is not kept
         return cls(
             task,
             kind,
@@ -111,57 +109,29 @@ class Evaluation:
             if not outputs.weight.any():
                 return none
             outputs = outputs.rows(outputs.weight > 0)
-        table = _Table.of(outputs)
-        keep, w = table.keep, table.weight
-        entry_w = np.repeat(w, table.labels)
-        hit = (table.stats.top == table.entry_target).astype(float)
-        confidence = np.take_along_axis(table.stats.probs, np.maximum(table.stats.top, 0)[:, None], 1)[:, 0]
-
-        def by_row(entries):
-            return entries.reshape(-1, table.labels)
-
-        columns = np.stack(
-            [
-                by_row(table.stats.nll).sum(1),
-                table.brier,
-                by_row(hit).mean(1),
-                by_row((table.stats.rank < 5).astype(float)).mean(1),
-                by_row(confidence).mean(1),
-                by_row(confidence - hit).mean(1),
-                table.undone_gain,
-            ],
-            axis=1,
-        )[keep]
-        inside = np.repeat(keep, table.labels)
-        class_w = np.where(keep, w, 0.0)
-        probs, present = table.probs[keep], table.present[keep]
-        groups = {
-            name: _by_group(
-                name, values[keep], columns, (confidence, hit, entry_w), inside, table.labels, none.top.edges
-            )
-            for name, values in outputs.groups.items()
-        }
-        grids = none.class_odds.weight.shape[0]
-        which = np.arange(table.odds.shape[1]) * 2 + table.present.astype(int)
+        grids = len(none.class_odds.weight)
+        block = Block.of(outputs, len(none.classwise.edges) - 1, grids > 0)
+        means, classwise = block.means(), block.tables("classwise")
+        sums = means.rows, means.weight, means.weight2
         return cls(
             none.task,
             none.kind,
             none.classes,
             none.convention,
-            WeightedSum.of(columns, w[keep]),
-            Bins.of(confidence[inside], hit[inside], entry_w[inside], none.top.edges),
-            Bins.of(probs, present, w[keep], none.classwise.edges),
-            WeightedSum.of(probs - present, w[keep]),
-            WeightedSum.of(present, w[keep]),
-            Grid.of(table.stats.log_odds[inside], hit[inside].astype(int), (2,), entry_w[inside]),
-            Grid.of(table.odds, which.reshape(-1), (grids, 2), np.repeat(class_w, table.odds.shape[1]))
-            if grids
-            else none.class_odds,
-            _confusion(none, table, inside, entry_w),
-            Bins(none.curve_bins.edges, *np.moveaxis(table.stats.curve, -1, 0)),
-            table.stats.curve_nll,
-            Signs.of(outputs, table.probs),
-            groups,
+            means,
+            block.top(none.top.edges),
+            Bins(none.classwise.edges, *np.moveaxis(classwise, -1, 0)),
+            WeightedSum(
+                *sums, (classwise[..., 1] - classwise[..., 2]).sum(-1), block.tables("cross"), classwise[..., 3].sum(-1)
+            ),
+            WeightedSum(*sums, *block.occurrence()),
+            block.odds(),
+            block.class_odds() if grids else none.class_odds,
+            none.confusion if none.task == "multilabel" else block.confusion(len(none.classes)),
+            Bins(none.curve_bins.edges, *np.moveaxis(block.total("curve"), -1, 0)),
+            block.total("curve_nll"),
+            Signs.of(outputs, block.keep, block.tables("peak"), block.total("softmaxed")),
+            {name: _by_group(name, values, block, none.top.edges) for name, values in outputs.groups.items()},
         )
 
     def merge(self, other: Self) -> Self:
@@ -290,7 +260,7 @@ def added(total: Evaluation | None, outputs: Outputs, convention=None) -> Evalua
     """The evaluation of the rows of ``total`` (None: of no row yet) and of these."""
     outputs = wanted("evaluate", outputs).hard("evaluation counts hits")
     width = 1 if outputs.scores.ndim == 1 else outputs.scores.shape[1]
-    size = max(BLOCK_ROWS, BLOCK_ENTRIES // (2 * width if outputs.task == "multilabel" else width))
+    size = rows_at_once(width)
     parts = over_ranges(lambda a, b: Evaluation.of(outputs.rows(slice(a, b)), convention), len(outputs), size)
     return functools.reduce(Evaluation.merge, itertools.chain([] if total is None else [total], parts))
 
@@ -335,67 +305,12 @@ def merge(first: Evaluation, *others: Evaluation) -> Evaluation:
     return total
 
 
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """A block as the columns that every state is made of. Binary and multilabel entries are two-class rows [0, z]."""
-
-    stats: RowStatistics  # per entry: a row (multiclass) or a row's label
-    entry_target: np.ndarray
-    labels: int  # entries per row
-    keep: np.ndarray  # rows that can be scored
-    weight: np.ndarray
-    probs: np.ndarray  # (rows, columns)
-    odds: np.ndarray
-    present: np.ndarray
-    brier: np.ndarray
-    undone_gain: np.ndarray
-
-    @classmethod
-    def of(cls, outputs):
-        target = outputs.target
-        weight = np.ones(len(outputs)) if outputs.weight is None else outputs.weight
-        z = outputs.scores if outputs.kind == "margin" else outputs.logits
-        if outputs.task == "multiclass":
-            stats = RowStatistics.of(z, target, weight)
-            probs, odds, labels = np.asfortranarray(stats.probs), stats.odds, 1  # sums over a row are column by column
-            present = (np.arange(z.shape[1]) == target[:, None]).astype(float)
-            brier, gain = stats.brier, np.zeros(len(z))
-            if z.shape[1] > 1:
-                gain = undone_gain(probs, brier, target)
-        else:
-            columns = z.reshape(len(z), -1)
-            labels = columns.shape[1]
-            target = target.reshape(-1)
-            pairs = np.stack([np.zeros(columns.size, z.dtype), columns.reshape(-1)], axis=1)
-            scored = np.where(np.isnan(columns).any(1), 0.0, weight)  # one nan leaves out the whole row
-            stats = RowStatistics.of(pairs, target, np.repeat(scored, labels))
-            probs, odds = (table[:, 1].reshape(columns.shape) for table in (stats.probs, stats.odds))
-            present = target.reshape(columns.shape).astype(float)
-            brier, gain = (stats.brier / 2).reshape(columns.shape).sum(1), np.zeros(len(z))
-        if outputs.kind == "margin":
-            odds = np.where(np.isnan(odds), np.nan, z.reshape(odds.shape))
-        keep = np.asarray(~np.isnan(probs).any(1))
-        return cls(stats, target, labels, keep, weight, probs, odds, present, brier, np.where(keep, gain, 0.0))
-
-
-def _confusion(none, table, inside, entry_w):
-    if none.task == "multilabel":
-        return none.confusion
-    target, top = table.entry_target[inside], table.stats.top[inside]
-    return Confusion.of(target, top, len(none.classes), entry_w[inside])
-
-
-def _by_group(name, values, columns, entries, inside, labels, edges):
-    confidence, hit, w = (column[inside] for column in entries)
-    parts = {}
-    for value in _few(name, np.unique(values)):
-        mine = values == value
-        wide = np.repeat(mine, labels)
-        weight = w.reshape(-1, labels)[:, 0][mine]
-        parts[str(value)] = GroupEvaluation(
-            WeightedSum.of(columns[mine], weight), Bins.of(confidence[wide], hit[wide], w[wide], edges)
-        )
-    return parts
+def _by_group(name, values, block, edges):
+    kept = values[block.keep]
+    return {
+        str(value): GroupEvaluation(block.means(kept == value), block.top(edges, kept == value))
+        for value in _few(name, np.unique(values))
+    }
 
 
 def _merge_groups(name, a, b):

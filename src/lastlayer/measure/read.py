@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lastlayer.measure._block import COLUMN_NAMES
 from lastlayer.measure.convention import CONVENTIONS
 from lastlayer.measure.curves import average_precision_of, calibration_error_of, macro, roc_auc_of
 from lastlayer.measure.metric import Z95, Metric, normal, wilson
@@ -106,7 +107,6 @@ METRICS = (
     "auroc",
     "average_precision",
 )
-COLUMN_NAMES = ("nll", "brier", "correct", "top5", "confidence", "overconfidence", "undone_gain")
 
 
 def per_class(evaluation: "Evaluation") -> list[ClassRow]:

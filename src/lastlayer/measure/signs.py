@@ -10,9 +10,9 @@ import numpy as np
 from lastlayer.kernels import dispatched
 from lastlayer.state import Distinct, State
 
+SHORT = 32  # columns
 NEAR_ONE = 1e-3  # a row of half-precision probabilities sums to 1 to within this
 TARGET_BITS = np.uint64(12)  # of a hash, so that rows of equal scores stand together
-ROUNDING = 1e-6  # a float32 probability, taken back through a softmax, lies on the simplex to within this
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,43 +58,39 @@ class Signs(State):
         )
 
     @classmethod
-    def of(cls, outputs, probs):
-        """Signs of a block of `Outputs` whose probabilities are known."""
-        # Column by column in memory: NumPy reduces short rows one by one otherwise, which took half of an evaluation.
-        table = np.asarray(outputs.scores.reshape(len(outputs), -1), dtype=np.float64, order="F")
-        finite = np.isfinite(table)
-        nan = np.isnan(table).any(1)
+    def of(cls, outputs, scored, peak, softmaxed):
+        """Signs of a block of `Outputs`, with what is known of its probabilities; only ``scored`` rows are hashed."""
+        table = outputs.scores.reshape(len(outputs), -1)
+        if table.shape[1] < SHORT:  # column by column in memory: NumPy reduces short rows one by one otherwise
+            table = np.asarray(table, dtype=np.float64, order="F")
         exclusive = outputs.task == "multiclass" and table.shape[1] > 1
-        on_simplex = _proper(table, exclusive, NEAR_ONE)[0]
-        improper, worst_sum = _improper(outputs, table, exclusive)
-        top2 = np.partition(table, -2, axis=1)[:, -2:] if exclusive else None
-        tied = np.zeros(len(table), bool) if top2 is None else (top2[:, 0] == top2[:, 1]) & np.isfinite(top2[:, 1])
-
-        def masked(fill):
-            return np.where(finite, table, fill)
-
-        rows_high, rows_low = masked(-np.inf).max(1), masked(np.inf).min(1)
+        most, least, tied, class_high, class_low = extremes(table)
+        nan, rows_high, rows_low = np.isnan(most), most, least
+        if not (np.isfinite(most).all() and np.isfinite(least).all()):
+            rows_high, rows_low = _extremes(table, 1, np.isfinite(table))
         high, low = rows_high.max(initial=-np.inf), rows_low.min(initial=np.inf)
-        scored = ~np.isnan(probs).any(1)
-        distinct = Distinct.of(_hashes(table[scored], outputs.target[scored]))
+        improper, worst_sum = _improper(outputs, table, exclusive)
+        on_simplex = _proper(table[(least >= 0) & (most <= 1)], exclusive, NEAR_ONE)[0]
+        hashed = slice(None) if scored.all() else scored
+        distinct = Distinct.of(_hashes(table[hashed], outputs.target[hashed]))
         return cls(
             np.array(len(table)),
             np.array(nan.sum()),
-            np.array((table == np.inf).any(1).sum()),
-            np.array((table == -np.inf).all(1).sum()),
+            np.array((most == np.inf).sum() + (table[nan] == np.inf).any(1).sum()),
+            np.array((most == -np.inf).sum()),
             np.array(on_simplex.sum()),
             np.array(improper),
             np.array(worst_sum),
-            np.array(_softmaxed(probs).sum() if exclusive else 0),
-            np.array(tied.sum()),
-            np.array(_impossible(outputs, table, nan).sum()),
+            np.array(softmaxed if exclusive else 0),
+            np.array(tied.sum() if exclusive else 0),
+            np.array(_impossible(outputs, table, most, least)),
             np.array(high),
             np.array((rows_high == high).sum()),
             np.array(low),
             np.array((rows_low == low).sum()),
-            masked(np.inf).min(0, initial=np.inf),
-            masked(-np.inf).max(0, initial=-np.inf),
-            np.fmax.reduce(probs, axis=0, initial=0.0),
+            class_low,
+            class_high,
+            peak,
             np.array(float(len(table) > 0) if outputs.weight is None else outputs.weight.max(initial=0.0)),
             distinct.hashes,
             distinct.count,
@@ -167,34 +163,43 @@ def _improper(outputs, table, exclusive):
     return (known & ~proper).sum(), np.fmax.reduce(off[known], initial=0.0)
 
 
-def _impossible(outputs, table, nan):
-    """Rows that can be scored and give their target probability 0: it stands at 0 or -inf, or another class at +inf."""
+@dispatched
+def extremes(table):
+    """Largest and least of each row (nan where one is), whether a finite largest stands twice, and those of columns.
+
+    Those of columns are of what is finite. All float64.
+    """
+    most, least = table.max(1), table.min(1)
+    times = (table == most[:, None]).sum(1, dtype=np.uint8 if table.shape[1] < 256 else np.int64)
+    finite = (np.isfinite(most).all() and np.isfinite(least).all()) or np.isfinite(table)
+    numbers = most.astype(np.float64), least.astype(np.float64)
+    return *numbers, (times > 1) & np.isfinite(most), *_extremes(table, 0, finite)
+
+
+def _extremes(table, axis, finite):
+    """Largest and least along an axis of what is ``finite`` (True: of everything)."""
+    high, low = table.max(axis, initial=-np.inf, where=finite), table.min(axis, initial=np.inf, where=finite)
+    return high.astype(np.float64), low.astype(np.float64)
+
+
+def _impossible(outputs, table, most, least):
+    """How many rows can be scored and give their target probability 0: it stands at 0 or -inf, or another at +inf."""
     if outputs.kind == "margin":
-        return np.zeros(len(table), bool)
+        return 0
     never, always = {"probs": (0.0, 1.0), "logp": (-np.inf, 0.0), "logits": (-np.inf, np.inf)}[outputs.kind]
     if outputs.task != "multiclass":
         target = outputs.target.reshape(table.shape)
-        return ~nan & (table == np.where(target == 1, never, always)).any(1)
-    own = np.take_along_axis(table, outputs.target[:, None], 1)[:, 0]
+        return (~np.isnan(most) & (table == np.where(target == 1, never, always)).any(1)).sum()
+    some = (least <= never) | (most == np.inf)  # no row that holds a nan
+    table, target = table[some], outputs.target[some]
+    own = np.take_along_axis(table, target[:, None], 1)[:, 0]
     overruled = (own == never) | ((own != np.inf) & (table == np.inf).any(1))
-    return ~nan & ~(table == never).all(1) & overruled
+    return (~(table == never).all(1) & overruled).sum()
 
 
 def _extreme(a, count_a, b, count_b, of):
     best = of(a, b)
     return best, np.where(a == best, count_a, 0) + np.where(b == best, count_b, 0)
-
-
-def undone(probs):
-    """The distribution whose softmax ``probs`` would be: q = softmax(p) gives p = log q - mean(log q) + 1 / K."""
-    with np.errstate(all="ignore"):
-        logq = np.log(probs)
-        return logq - logq.mean(1, keepdims=True) + 1 / probs.shape[1]
-
-
-def _softmaxed(probs):
-    p = undone(probs)
-    return ((p >= -ROUNDING) & (p <= 1 + ROUNDING)).all(1)
 
 
 def _hashes(table, target):
@@ -230,14 +235,3 @@ def _finalised(state):
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
-
-
-def undone_gain(probs, brier, target):
-    """Per row, how much the Brier score falls when a second softmax is undone.
-
-    It is 0 where a class is impossible, as none is after a softmax of probabilities.
-    """
-    hit = np.arange(probs.shape[1]) == np.asarray(target)[:, None]
-    with np.errstate(all="ignore"):
-        gain = brier - ((undone(probs) - hit) ** 2).sum(1)
-    return np.where(np.isfinite(gain), gain, 0.0)

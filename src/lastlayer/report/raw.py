@@ -3,7 +3,7 @@
 import numpy as np
 
 from lastlayer.measure.read import COLUMN_NAMES
-from lastlayer.measure.signs import ROUNDING
+from lastlayer.measure.rows import ROUNDING
 from lastlayer.report.chance import LOG_ALPHA, log_chance
 from lastlayer.report.claims import class_gaps, confidence_gap
 from lastlayer.report.codes import AS_LOGITS, AS_PROBS, finding, in_range

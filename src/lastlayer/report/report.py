@@ -118,7 +118,7 @@ def check(outputs: Outputs, *, calibrator=None, convention: str | None = None) -
     """
     outputs = wanted("check", outputs)
     source = outputs.source or "outputs"
-    data = "FILE" if outputs.source is None else shlex.quote(outputs.source)
+    data = shlex.quote(source) if Path(source).exists() else "FILE"  # what a model put out has no file yet
     if calibrator is None:
         return Report(evaluate(outputs, convention=convention), source, data=data)
     after = evaluate(calibrator.apply(outputs), convention=convention)

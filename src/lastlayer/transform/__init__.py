@@ -27,3 +27,4 @@ from lastlayer.transform.softmax import softmax as softmax
 from lastlayer.transform.sparse import entmax as entmax
 from lastlayer.transform.sparse import sparsemax as sparsemax
 from lastlayer.transform.standardize import standardize as standardize
+from lastlayer.transform.top_k import top_k as top_k

@@ -13,11 +13,12 @@ from numba.core import config
 settings: Any = config  # its attributes are made at run time
 
 
-def compiled(*signatures, **options):
+def compiled(*signatures, inner=False, **options):
     """``numba.njit`` with the GIL released, explicit signatures, and a disk cache that knows every kernel's source.
 
     Numba keys its cache on the one file of the function, and returns the old result when a helper in another file was
     edited; here the folder is named by a hash of all of them. Where no folder can be written the kernel compiles anew.
+    What only other kernels call is ``inner``: nothing is compiled for Python to call it by.
     """
 
     def decorate(function):
@@ -25,7 +26,8 @@ def compiled(*signatures, **options):
         before = settings.CACHE_DIR
         settings.CACHE_DIR = folder or before
         try:
-            make = numba.njit(list(signatures), nogil=True, cache=folder is not None, **options)
+            wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
+            make = numba.njit(list(signatures), nogil=True, cache=folder is not None, **wrappers, **options)
             return make(function)
         finally:
             settings.CACHE_DIR = before
@@ -49,3 +51,9 @@ def cache_folder() -> str | None:
             return str(folder)
     except (OSError, RuntimeError):  # RuntimeError: no home at all; a shared folder would run what others left in it
         return None
+
+
+def cold(kernel: str) -> bool:
+    """Whether nothing of a kernel is on disk yet."""
+    folder = cache_folder()
+    return folder is None or not any(pathlib.Path(folder).rglob(f"{kernel}*.nbi"))

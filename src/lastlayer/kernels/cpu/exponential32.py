@@ -7,6 +7,9 @@ entries and the few that are left at the end of a loop get the same bits.
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lastlayer.kernels.cpu import compiled
@@ -26,7 +29,7 @@ C2, C3, C4, C5, C6 = (
 )
 EXPONENT = np.int32(23)
 
-LN2 = 0.6931471805599453
+LN2_32_BITS, LN2_REST = 0.693147180369123816490, 1.90821492927058770002e-10  # the first times n is exact
 ROOT_HALF = 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2)
 
 
@@ -39,7 +42,36 @@ def _fused(context, a, b, c):
     return a(a, a, a), generate
 
 
+def _wide(context):
+    """Called in a function, it has LLVM use vectors of 512 bits there where there are any: it prefers 256 on Intel."""
+
+    def generate(context, builder, signature, arguments):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # its own `add` knows a few names alone
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+def _fetched(context, x, i, j):
+    """The line of memory with ``x[i, j]``, of rows that lie one after another, will be needed: it comes meanwhile."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(x)(context, builder, arguments[0])
+        row, column = arguments[1:]
+        place = builder.add(builder.mul(row, builder.extract_value(array.shape, 1)), column)
+        pointer = builder.bitcast(builder.gep(array.data, [place]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(prefetch, [pointer, number(0), number(2), number(1)])  # to read, into the second cache, data
+        return context.get_dummy_value()
+
+    return types.none(x, i, j), generate
+
+
 fma: Any = intrinsic(_fused)  # called without the context
+fetched: Any = intrinsic(_fetched)
+wide: Any = intrinsic(_wide)
 
 
 @compiled("f4(f4, f4, f4)")
@@ -60,15 +92,34 @@ def term(difference, x, m):
     return ZERO if difference < LEAST else scaled
 
 
-@compiled("f8(f8)")
+@compiled("f8(f8)", error_model="numpy")  # a division that asks whether it is by 0 is no vector's
 def log1p(x):
-    """``log(1 + x)`` for x >= 0 to 1e-12, also where 1 + x rounds to 1: what is lost there is added at the end."""
+    """``log(1 + x)`` for x >= 0 to a unit in the last place (fdlibm's logarithm, Sun 1993).
+
+    Where 1 + x rounds, to 1 even, what is lost there is added at the end.
+    """
     u = 1.0 + x
-    lost = x - (u - 1.0)
+    lost = (x - (u - 1.0)) / u
     bits = np.float64(u).view(np.int64)
     n = (bits - np.int64(ROOT_HALF)) >> np.int64(52)
-    f = np.int64(bits - (n << np.int64(52))).view(np.float64)
-    s = (f - 1.0) / (f + 1.0)
+    f = np.int64(bits - (n << np.int64(52))).view(np.float64) - 1.0
+    s = f / (f + 2.0)
     z = s * s
-    series = 1.0 + z * (1 / 3 + z * (1 / 5 + z * (1 / 7 + z * (1 / 9 + z * (1 / 11 + z * (1 / 13 + z / 15))))))
-    return n * LN2 + (2.0 * s * series + lost / u)
+    series = z * (
+        0.6666666666666735130
+        + z
+        * (
+            0.3999999999940941908
+            + z
+            * (
+                0.2857142874366239149
+                + z
+                * (
+                    0.2222219843214978396
+                    + z * (0.1818357216161805012 + z * (0.1531383769920937332 + z * 0.1479819860511658591))
+                )
+            )
+        )
+    )
+    half = 0.5 * f * f
+    return n * LN2_32_BITS - ((half - (s * (half + series) + (n * LN2_REST + lost))) - f)

@@ -89,6 +89,25 @@ def _slopes(x, m, a, b, u, curve):
         x[j] = slope * (ONE - near * near * curve)
 
 
+@compiled("i4(i4, i4)")
+def _rounded(bits, shift):
+    """The bits of a float32 in the dtype of the tile: bfloat16 is the nearest, ties to even; a nan stays one."""
+    odd = np.int32(np.int32(bits >> shift) & np.int32(1))
+    nearest = np.int32(np.int32(np.int32(bits + np.int32(0x7FFF)) + odd) >> shift)
+    undefined = np.int32(bits & MAGNITUDE) > np.int32(0x7F800000)
+    half = np.int32(0x7FC0) if undefined else nearest
+    return bits if shift == 0 else half
+
+
+@compiled("void(u2[::1], i4, f4, f4, f4)", "void(i4[::1], i4, f4, f4, f4)", fastmath={"contract"})
+def _plain_slopes(row, shift, m, a, u):
+    """Those of a row without ``b`` and ``curve``, in one pass."""
+    for j in range(len(row)):
+        v = np.int32(np.int32(row[j]) << shift).view(np.float32)
+        slope = np.float32(_exp(v - m) * a - (u if v > -np.inf else ZERO))
+        row[j] = _rounded(slope.view(np.int32), shift)
+
+
 @compiled("void(f4[::1], f4, f4, f4)")
 def _special_slopes(x, m, a, u):
     """The row of an infinite or undefined largest entry: its limit, nothing, or nan."""
@@ -127,17 +146,9 @@ def _load(tile, i, shift, bits):
 
 @compiled("void(i4[::1], u2[:, ::1], i8, i4)", "void(i4[::1], i4[:, ::1], i8, i4)")
 def _store(bits, tile, i, shift):
-    """A row in the dtype of the tile: bfloat16 is the nearest, ties to even; a nan stays one."""
-    if shift == 0:
-        for j in range(len(bits)):
-            tile[i, j] = bits[j]
-        return
+    """A row in the dtype of the tile."""
     for j in range(len(bits)):
-        v = bits[j]
-        odd = np.int32(np.int32(v >> shift) & np.int32(1))
-        rounded = np.int32(np.int32(np.int32(v + np.int32(0x7FFF)) + odd) >> shift)
-        undefined = np.int32(v & MAGNITUDE) > np.int32(0x7F800000)
-        tile[i, j] = np.int32(0x7FC0) if undefined else rounded
+        tile[i, j] = _rounded(bits[j], shift)
 
 
 @compiled("void(u2[:, ::1], i4, f8[:, ::1])", "void(i4[:, ::1], i4, f8[:, ::1])")
@@ -164,6 +175,9 @@ def _all_slopes(tile, shift, lines, curve):
     x = bits.view(np.float32)
     for i in range(len(tile)):
         m, a, b, u = F(lines[i, 0]), F(lines[i, 1]), F(lines[i, 2]), F(lines[i, 3])
+        if np.isfinite(m) and b == 0 and curve == 0:
+            _plain_slopes(tile[i], shift, m, a, u)
+            continue
         _load(tile, i, shift, bits)
         if np.isfinite(m):
             _slopes(x, m, a, b, u, F(curve))

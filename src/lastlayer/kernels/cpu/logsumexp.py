@@ -5,32 +5,39 @@ from numba import types
 
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential32 import log1p
-from lastlayer.kernels.cpu.max_rest import ROWS, as_rows, over_rows, parts, together
-from lastlayer.kernels.cpu.softmax import weighed
+from lastlayer.kernels.cpu.max_rest import as_rows, given, of_both, over_rows, parts, result, together
+from lastlayer.kernels.cpu.softmax import NO_TARGET, weighed
 
 
-@compiled(types.void(ROWS, types.float32[::1]))
-def _values(x, out):
+@compiled(*of_both(lambda f: types.void(given(f, 2), f[::1], types.float64[::1], given(types.int64, 1), f[::1])))
+def values(x, m, rest, target, out):
+    """The logsumexp of each row; less the logit of its target, where there is one."""
     size = together(x.shape[1])
-    m, rest = np.empty(size, np.float32), np.empty(size)
+    offset = np.empty(size)
     for start in range(0, len(x), size):
-        values = out[start : start + size]
-        count = len(values)
-        parts(x[start : start + count], m[:count], rest[:count])
-        for i in range(len(values)):
-            values[i] = m[i] + log1p(rest[i])
+        stop = min(start + size, len(x))
+        parts(x, start, stop, m, rest)
+        offset[: stop - start] = m[start:stop]
+        for i in range(start, stop if len(target) else start):
+            chosen = x[i, target[i]]
+            offset[i - start] = 0.0 if chosen == m[i] else np.float64(m[i]) - chosen
+            if m[i] == -np.inf:
+                offset[i - start] = np.nan
+        others, into = rest[start:stop], out[start:stop]
+        for i in range(len(into)):
+            into[i] = offset[i] + log1p(others[i])
 
 
-def run(logits, axis=-1):
+def run(logits, axis=-1, kept=None):
     """The same numbers as the formula."""
     if logits.shape[axis] == 0:
         return NotImplemented
     x, batch = as_rows(logits, axis)
-    out = np.empty(len(x), np.float32)
-    over_rows(lambda rows, a, b: _values(rows, out[a:b]), x)
+    out = result(x, len(x))
+    over_rows(lambda rows, m, rest, into, a, b: values(rows, m, rest, NO_TARGET, into), x, out, kept)
     return out.reshape(batch)
 
 
-def backward(gradient, logits, axis=-1):
+def backward(gradient, logits, axis=-1, kept=None):
     """``softmax``, weighed by what comes back to each row."""
-    return weighed(logits, gradient, 0.0, axis)
+    return weighed(logits, gradient, 0.0, axis, kept=kept)
