@@ -2,10 +2,11 @@
 
     transform   logits to another view of the same rows     softmax(logits)
     loss        logits, target: one number per row          cross_entropy(logits, target)
+    linear      features, weight: logits never held         linear_cross_entropy(x, w, target)
     measure     many rows to a few numbers                  evaluate(outputs).metrics()
     calibrate   held-out rows to a map logits -> logits     calibrate.fit(outputs)
     decide      logits and a policy to an action            decide.Cost(wrong=10, review=1)
-    train       data to a model that makes logits           train.digits()
+    train       data to a model that makes logits           train.LinearClassifier()
     report      outputs to findings and pages               check(outputs)
 
 The names below are the whole of it, in that order.

@@ -17,7 +17,7 @@ def test_a_confident_right_answer_costs_its_tail_and_learns_from_it(differentiab
     np.testing.assert_allclose(loss, [2.0612e-9], rtol=1e-4)
     np.testing.assert_allclose(loss, [TAIL], rtol=2 * differentiable.eps)
     np.testing.assert_allclose(slope, [[-2.0611536e-9, 2.0611536e-9]], rtol=1e-7)
-    assert slope.sum() == 0
+    assert abs(slope.sum()) <= differentiable.eps * slope.max()  # a unit in the last place of either
 
 
 def test_no_share_on_a_masked_class_costs_nothing(library):

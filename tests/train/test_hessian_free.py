@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from lastlayer.train import _hessian_free, _whitened
+from lastlayer.train import _hessian_free, _solve, _whitened
 from lastlayer.train._problem import Penalty, Problem
 
 
@@ -27,6 +27,16 @@ def test_both_solvers_end_at_one_minimum(intercept):
     np.testing.assert_allclose(fit.intercept, want.intercept, atol=1e-6)
     assert fit.certificate.converged and fit.certificate.solver == "hessian-free"
     assert fit.certificate.objective == pytest.approx(want.certificate.objective, rel=1e-12)
+
+
+def test_it_has_the_problems_whose_pairs_of_steps_are_too_large(monkeypatch):
+    monkeypatch.setattr(_solve, "NEWTON", 10)
+    monkeypatch.setattr(_solve, "PAIRS", 20)
+    p = drawn()
+    assert _solve.solve(p).certificate.solver == "hessian-free"
+    assert _solve.solve(replace(p, features=csr_array(p.features))).certificate.solver != "hessian-free"
+    monkeypatch.setattr(_solve, "PAIRS", 2**23)
+    assert _solve.solve(p).certificate.solver != "hessian-free"
 
 
 def test_float32_and_a_start():

@@ -2,8 +2,8 @@
 
 Each step solves the Newton equation to a tenth by conjugate gradients, whose variables are whitened as in `_whitened`;
 a product costs a pass and a half. Its memory is six tables of the size of the coefficients, where L-BFGS keeps ten
-more; in passes L-BFGS wins (``bench/multinomial.py``). Dense features and softmax only, with at most one offset for all
-the classes of a row, which changes nothing there.
+more; in passes L-BFGS wins (``bench/multinomial.py``), so it has those that are too many to keep pairs of. Dense
+features and softmax only, with at most one offset for all the classes of a row, which changes nothing there.
 """
 
 import time
@@ -21,10 +21,15 @@ PRODUCTS = 50  # of one step, at most
 MEMORY = "32MiB"
 
 
+def suits(problem: Problem) -> bool:
+    """Whether it is dense features and softmax, with at most one offset for all the classes of a row."""
+    apart = problem.offset is not None and problem.offset.ndim == 2
+    return problem.family == "multinomial" and not hasattr(problem.features, "tocsc") and not apart
+
+
 def solve(problem: Problem, start=None, tol=1e-6, most=PASSES) -> Fit:
     """The minimum of F, in about ``most`` passes and products; ``start`` and ``tol`` are those of `_whitened.solve`."""
-    apart = problem.offset is not None and problem.offset.ndim == 2
-    if problem.family != "multinomial" or hasattr(problem.features, "tocsc") or apart:
+    if not suits(problem):
         raise ValueError(
             "_hessian_free.solve: dense features and softmax of one offset a row; _whitened.solve has all."
         )

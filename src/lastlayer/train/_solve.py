@@ -1,9 +1,10 @@
 """Which solver a `Problem` goes to: the choice depends on its sizes and its penalty alone."""
 
-from lastlayer.train import _newton, _ordinal, _whitened
+from lastlayer.train import _hessian_free, _newton, _ordinal, _whitened
 from lastlayer.train._problem import Fit, Problem
 
 NEWTON = 700  # parameters: a Hessian of so many, summed over the rows, still costs less than the passes it saves
+PAIRS = 2**23  # parameters: the fewest pairs of steps that L-BFGS keeps would take 640 MiB
 
 
 def solve(problem: Problem, start=None, tol=1e-6, most=1000) -> Fit:
@@ -20,6 +21,8 @@ def solve(problem: Problem, start=None, tol=1e-6, most=1000) -> Fit:
         return _newton.solve(problem, start, tol, most)
     if problem.family == "ordinal":
         return _ordinal.solve(problem, start, tol, most)
+    if parameters(problem) > PAIRS and _hessian_free.suits(problem):
+        return _hessian_free.solve(problem, start, tol, most)
     return _whitened.solve(problem, start, tol, most)
 
 
