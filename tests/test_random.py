@@ -271,7 +271,7 @@ def test_a_key_out_of_range(key, library):
         (True, "bool"),
         (np.True_, "bool"),
         (np.zeros(2, np.float32), "float32"),
-        ("7", "<U1"),
+        ("7", "str32"),
         (None, "NoneType"),
         (np.random.default_rng(0), "Generator"),
     ],
