@@ -2,10 +2,10 @@
 
     python bench/evaluate.py
 
-Rows of simulated logits (float32). Before timing, nll, Brier score, accuracy and AUROC are checked against
-scikit-learn's, to 1e-6: float32 rows of 32 classes and more are summed up in float32. Its time is that of log_loss, accuracy_score, roc_auc_score and a Brier score in NumPy, on float64
-probabilities; ours has these with their intervals, calibration errors, per-class tables, a temperature curve and what
-findings need.
+Rows of simulated logits (float32). Before timing, nll, Brier score, accuracy and AUROC are checked against scikit-
+learn's, to 1e-6: float32 rows of 32 classes and more are summed up in float32. Its time is that of log_loss,
+accuracy_score, roc_auc_score and a Brier score in NumPy, on float64 probabilities; ours has these with their
+intervals, calibration errors, per-class tables, a temperature curve and what findings need.
 """
 
 import numpy as np
