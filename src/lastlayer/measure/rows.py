@@ -31,9 +31,7 @@ class EvaluationSums(NamedTuple):
     classwise: np.ndarray  # (classes, bins, 4): weight, confidence, hits, squared gap, as in `state.Bins`
     cross: np.ndarray  # (classes,): sum w^2 (p - onehot)
     peak: np.ndarray  # (classes,): the largest probability
-    class_odds: (
-        np.ndarray
-    )  # (classes, 2, cells): class absent and present, as in `state.Grid`; of no class if not asked
+    class_odds: np.ndarray  # (classes, 2, cells): class absent, present, as in `state.Grid`; empty if not asked
     curve: np.ndarray  # (temperatures, bins, 4)
     curve_nll: np.ndarray  # (temperatures,): weighted sums
     softmaxed: np.ndarray  # rows that a softmax of probabilities may have left behind

@@ -2,7 +2,7 @@
 
 Each step solves the Newton equation to a tenth by conjugate gradients, whose variables are whitened as in `_whitened`;
 a product costs a pass and a half. Its memory is six tables of the size of the coefficients, where L-BFGS keeps ten
-more; in passes L-BFGS wins (``bench/multinomial.py``), so it has those that are too many to keep pairs of. Dense
+more; in passes L-BFGS won (10,000 x 128 x 200: LOG), so it has those that are too many to keep pairs of. Dense
 features and softmax only, with at most one offset for all the classes of a row, which changes nothing there.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from lastlayer.linear import linear_hessian_product
 from lastlayer.parallel import single_products
-from lastlayer.train._problem import Certificate, Fit, Problem
-from lastlayer.train._whitened import PASSES, Function, ahead, dot, finished
+from lastlayer.train._problem import Fit, Problem
+from lastlayer.train._whitened import PASSES, Function, ahead, dot, ended, finished
 
 FORCING = 0.1  # of the gradient, in the whitened norm: what a step may leave of it
 PRODUCTS = 50  # of one step, at most
@@ -43,8 +43,8 @@ def solve(problem: Problem, start=None, tol=1e-6, most=PASSES) -> Fit:
         step, products = _newton(function, here, step, most - passes)
         passes += products
         slope = dot(here.gradient, step)
-        converged, faded, ended = finished(function, here, slope, tol)
-        if ended or passes >= most:
+        converged, faded, over = finished(function, here, slope, tol)
+        if over or passes >= most:
             break
         with single_products():
             there, tried = ahead(function, here, step, slope)
@@ -52,18 +52,7 @@ def solve(problem: Problem, start=None, tol=1e-6, most=PASSES) -> Fit:
         if there is None:  # rounding hides every fall: nothing is left to gain
             break
         here = there
-    coef, intercept = function.outward(here.at)
-    certificate = Certificate(
-        solver="hessian-free",
-        passes=passes,
-        objective=here.value,
-        gradient=function.relative(here.gradient),
-        gap=function.gap(here),
-        converged=converged,
-        escapes=faded and not converged,
-        seconds=time.perf_counter() - began,
-    )
-    return Fit(coef, intercept, certificate)
+    return ended("hessian-free", function, here, passes, converged, faded, time.perf_counter() - began)
 
 
 def _newton(function, here, solve, most):

@@ -62,16 +62,21 @@ def solve(problem: Problem, start=None, tol=1e-6, most=PASSES) -> Fit:
     with single_products():
         function = Function(problem)
         here, passes, converged, faded = _descend(function, function.inward(start), tol, most)
+    return ended("whitened", function, here, passes, converged, faded, time.perf_counter() - began)
+
+
+def ended(solver, function, here, passes, converged, faded, seconds) -> Fit:
+    """The fit that ends at ``here``, with its certificate."""
     coef, intercept = function.outward(here.at)
     certificate = Certificate(
-        solver="whitened",
+        solver=solver,
         passes=passes,
         objective=here.value,
         gradient=function.relative(here.gradient),
         gap=function.gap(here),
         converged=converged,
         escapes=faded and not converged,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
     )
     return Fit(coef, intercept, certificate)
 
