@@ -110,8 +110,9 @@ def page():
         "## One block, tiles, kernel",
         "`transform.logsumexp_parts` of tiles of so many classes, joined by `merge_logsumexp`: the loss is "
         "`(max - z_t) + log1p(rest)`, the gradient at a target that is the largest is `-rest / (1 + rest)`. "
-        "`row_statistics` is what `evaluate` and `check` run: by its kernel and by its formula, both in float64 "
-        "whatever comes in, so a float32 row is measured in float64 units. Worst error in ULP.",
+        "`row_statistics` is what `evaluate` and `check` ran when this was measured, in float64 units; since then "
+        "`evaluation_sums` stands in its place, which adds float32 rows of 32 and more classes up in float32 and was "
+        "not measured here. Worst error in ULP.",
         _ways(table),
         "## By number of classes",
         "Ours, worst of the libraries: float32 / float64.",
