@@ -64,3 +64,12 @@ def positive(function, parameter, value):
     """Refuse a number that is not finite and above zero."""
     if not (value > 0 and value < float("inf")):
         raise ValueError(f"{function}: {parameter} is a finite number above 0, not {value!r}.")
+
+
+def is_number(text) -> bool:
+    """Whether a text is how Python writes a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from lastlayer._check import DataError, shape
+from lastlayer._check import DataError, is_number, shape
 from lastlayer.io._target import class_pair, look_up, refuse_missing
 from lastlayer.outputs import KINDS, TASKS, Kind, Outputs, Task
 
@@ -419,7 +419,7 @@ def _no_scores(source, wanted):
         )
     if not source.names:
         return DataError("there are no named arrays or columns in it.", fix="give it logits and target.")
-    if not source.typed and all(_is_number(name) for name in source.names):
+    if not source.typed and all(is_number(name) for name in source.names):
         return DataError(
             f"the header is missing: the first line is {_brief(source.names)}.",
             field="header",
@@ -520,11 +520,3 @@ def _listed(source):
 
 def _brief(names):
     return ", ".join(names[:3]) + (f", ... {names[-1]}" if len(names) > 3 else "")
-
-
-def _is_number(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

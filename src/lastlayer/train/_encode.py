@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, column_or_1d, validate_data
 
-from lastlayer._check import DataError, shape
+from lastlayer._check import DataError, is_number, shape
 from lastlayer.parallel import over_ranges
 from lastlayer.train._problem import Family, Penalty, Problem
 
@@ -43,21 +43,13 @@ def _refuse_text(X, error):
     for j in range(np.shape(X)[1]):
         column = np.asarray(X.iloc[:, j] if named else [row[j] for row in X], dtype=object)
         for i, value in enumerate(column):
-            if isinstance(value, str) and not _is_number(value):
+            if isinstance(value, str) and not is_number(value):
                 raise DataError(
                     f"text in a numeric column: {value!r}.",
                     field=str(X.columns[j]) if named else f"column {j}",
                     rows=[i],
                     fix="drop the column, or turn its categories into columns of 0 and 1 (`lastlayer train` does).",
                 ) from error
-
-
-def _is_number(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _refuse_nonfinite(model, X):
