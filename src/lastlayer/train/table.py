@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from lastlayer._check import DataError
+from lastlayer._check import DataError, is_number
 from lastlayer.io import _columns as opened
 from lastlayer.io import text
 from lastlayer.outputs import brief
@@ -76,7 +76,7 @@ def _quoted(lines, separator):
 
 def _refuse_names(names):
     twice = [name for name, count in Counter(names).items() if count > 1]
-    if sum(map(_is_number, names)) > len(names) / 2:
+    if sum(map(is_number, names)) > len(names) / 2:
         raise DataError(
             f"the header is missing: the first line is {brief(tuple(names))}.",
             field="header",
@@ -127,14 +127,6 @@ def texts(values) -> list[str]:
     return ["" if v in MISSING else v for v in stripped]
 
 
-def _is_number(value):
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
-
-
 def numbers(name, values) -> np.ndarray:
     """A column as float64, nan where a value is missing; what is no number is named by its row."""
     if values.dtype.kind in "biuf":
@@ -144,7 +136,7 @@ def numbers(name, values) -> np.ndarray:
         try:
             found = np.array([v or "nan" for v in words]).astype(np.float64)
         except ValueError:
-            row = next(i for i, v in enumerate(words) if v and not _is_number(v))
+            row = next(i for i, v in enumerate(words) if v and not is_number(v))
             raise DataError(
                 f"text in a numeric column: {words[row][:40]!r}.",
                 field=name,
@@ -379,7 +371,7 @@ def _kind(values):
     present = list(_present(values))
     if present and all(word.lower() in _TRUTH for word in present):
         return "truth"
-    return "number" if sum(map(_is_number, present)) > len(present) / 2 or not present else "category"
+    return "number" if sum(map(is_number, present)) > len(present) / 2 or not present else "category"
 
 
 def _present(values) -> Iterator[str]:
