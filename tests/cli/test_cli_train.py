@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from lastlayer import load
+from lastlayer import load, nll
 from lastlayer.calibrate import load as load_calibrator
 from lastlayer.train.model_file import load_model
 from lastlayer.train.table import read_table
@@ -49,6 +49,14 @@ def loans(n=400, seed=0):
         "w": rng.integers(1, 4, n).tolist(),
         "y": target.tolist(),
     }
+
+
+def wide():
+    """So many features for so few rows make logits that are far too large out of fold."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(300, 60))
+    y = (x[:, 0] + rng.logistic(size=300) > 0).astype(int)
+    return {f"x{j}": x[:, j].tolist() for j in range(60)} | {"y": y.tolist()}
 
 
 @pytest.fixture
@@ -108,19 +116,37 @@ def test_out_of_fold_logits_come_from_models_that_had_not_seen_the_row(run, here
 
 
 def test_predictions_are_calibrated(run, here):
-    """So many features for so few rows make logits that are far too large out of fold."""
-    rng = np.random.default_rng(4)
-    x = rng.normal(size=(300, 60))
-    y = (x[:, 0] + rng.logistic(size=300) > 0).astype(int)
-    write("wide.csv", {f"x{j}": x[:, j].tolist() for j in range(60)} | {"y": y.tolist()})
+    write("wide.csv", wide())
     card = run("train", "wide.csv", "--target", "y", "--penalty", "1e4", "--out", "m").stdout
-    assert "fitted on these rows" in " ".join(card.split())
+    assert "judged above by fits without each fold" in " ".join(card.split())
     calibrator, (logits, _) = load_calibrator("m/calibrator.json"), load_model("m").logits(read_table("wide.csv"))
     assert calibrator.method != "identity"
     run("predict", "m", "wide.csv", "-o", "p.npz")
     scores = load("p.npz").scores
     np.testing.assert_array_equal(scores, calibrator(logits))
     assert np.abs(scores).mean() < 0.8 * np.abs(logits).mean()
+
+
+def test_figures_after_calibration_are_of_calibrators_without_the_row(run, here):
+    """Isotonic and its like look better on the rows of their own fit; the card shows what new rows would see."""
+    write("wide.csv", wide())
+    flags = ["--target", "y", "--penalty", "1e4", "--json"]
+    for out, policy in (("m", ()), ("p", ("--coverage", "0.8"))):
+        found = json.loads(run("train", "wide.csv", *flags, *policy, "--out", out).stdout)
+        seen = load(f"{out}/out-of-fold.npz")
+        own = nll(load_calibrator(f"{out}/calibrator.json").apply(seen).logits, seen.target)
+        assert found["calibrator"] != "identity"
+        assert float(own) < found["metrics"]["nll"]["value"] < found["before"]["nll"]["value"]
+
+
+def test_separator(run, here):
+    text = "size;kind\n" + "".join(f"{i % 7},5;{'ab'[i % 3 == 0]}\n" for i in range(60))
+    (here / "european.csv").write_text(text.replace(",", "."))
+    assert "is the separator ';'" in run("train", "european.csv", "--target", "kind", "--out", "m", code=3).stderr
+    flags = ["--target", "kind", "--separator", ";"]
+    assert "60 rows, 2 classes (a, b)" in run("train", "european.csv", *flags, "--out", "m").stdout
+    assert "60 rows" in run("predict", "m", "european.csv", "--separator", ";", "-o", "p.csv").stderr
+    assert "neither one character" in run("predict", "m", "x.csv", "--separator", ";;", "-o", "p.csv", code=2).stderr
 
 
 def test_rows_of_weight_zero_teach_nothing(run, here):

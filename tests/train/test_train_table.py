@@ -172,6 +172,25 @@ def test_quotes_can_be_plain_characters(tmp_path):
     assert read_table(tmp_path / "t.tsv", unquoted=True)["text"].tolist() == ['"so" he said', '5" wide, "']
 
 
+def test_the_separator_can_be_another_character_or_blanks(tmp_path):
+    rows = {"size": ["5", "7"], "note": ["a, b", 'say "so"']}
+    (tmp_path / "semicolons.csv").write_text('size;note\n5;"a, b"\n7;"say ""so"""\n')
+    (tmp_path / "bare.data").write_text('5\ta,b \n  7   "so  \n')
+    for how in ({}, {"header": ("size", "note")}):
+        if how:
+            (tmp_path / "semicolons.csv").write_text('5;"a, b"\n7;"say ""so"""\n')
+        found = read_table(tmp_path / "semicolons.csv", separator=";", **how)
+        assert {name: values.tolist() for name, values in found.items()} == rows
+    blanks = {"separator": "blanks", "header": ("size", "note")}
+    found = read_table(tmp_path / "bare.data", unquoted=True, **blanks)
+    assert [values.tolist() for values in found.values()] == [["5", "7"], ["a,b", '"so']]
+    with pytest.raises(DataError, match=r"line 3 has 3 cells"):
+        (tmp_path / "bare.data").write_text("5  a\n7 b c\n")
+        read_table(tmp_path / "bare.data", **blanks)
+    with pytest.raises(DataError, match=r"the separator .* CSV or TSV"):
+        read_table(tmp_path / "x.parquet", separator=";")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -2,6 +2,7 @@
 
 calibrator = ll.calibrate.fit(outputs)      chooses and fits, on rows the model has not seen
 calibrator(logits)                          logits, from any array library, differentiable
+ll.calibrate.out_of_fold(outputs)           the same rows, each calibrated without itself, to be measured
 calibrator.save("calibrator.json")          ll.calibrate.load("calibrator.json")
 """
 
@@ -12,6 +13,7 @@ from lastlayer.calibrate.calibrator import Calibrator as Calibrator
 from lastlayer.calibrate.calibrator import Certificate as Certificate
 from lastlayer.calibrate.calibrator import FittedOn as FittedOn
 from lastlayer.calibrate.calibrator import Trial as Trial
+from lastlayer.calibrate.cross_fit import out_of_fold as out_of_fold
 from lastlayer.calibrate.ensemble_temperature import EnsembleTemperature as EnsembleTemperature
 from lastlayer.calibrate.histogram import Histogram as Histogram
 from lastlayer.calibrate.identity import Identity as Identity

@@ -16,11 +16,13 @@ import numpy as np
 
 from lastlayer._check import DataError
 from lastlayer.calibrate import fit as fit_calibrator
+from lastlayer.calibrate import out_of_fold
 from lastlayer.cli._common import command, emit, force_option, progress, show, shown, suggest, table, usage
 from lastlayer.cli._reading import sources
 from lastlayer.cli.decide import Share, costs
 from lastlayer.decide import Coverage, Policy, Risk
 from lastlayer.io import FORMATS, save
+from lastlayer.io.text import BLANKS
 from lastlayer.measure import evaluate
 from lastlayer.outputs import Outputs, brief
 from lastlayer.report import Report, wording
@@ -28,6 +30,7 @@ from lastlayer.report import Report, wording
 _EXAMPLES = """
 lastlayer train loans.csv --target default --out model
 lastlayer train loans.csv --target default --id nr --drop notes --out model
+lastlayer train loans.csv --target default --separator ";" --out model
 lastlayer train loans.csv --target default --penalty none --out model
 lastlayer train mails.csv --target folder --text subject --text body --out m
 lastlayer train loans.csv --target default --cost wrong=10,review=1 --out m
@@ -65,17 +68,29 @@ class Names(click.ParamType):
         return tuple(name.strip() for name in value.split(","))
 
 
+class Separator(click.ParamType):
+    """A single character, or ``blanks``."""
+
+    name = "CHAR"
+
+    def convert(self, value, param, ctx):
+        if value != BLANKS and (len(value) != 1 or value in '"\r\n'):
+            self.fail(f"{value!r} is neither one character that may stand between cells nor {BLANKS}.", param, ctx)
+        return value
+
+
 def table_options(function):
     """Options that say how a table is read, gathered in one dictionary ``how`` for `train.table.read_table`."""
     options = (
         click.option("--columns", "header", type=Names(), help="The names of the columns, where there is no header."),
+        click.option("--separator", type=Separator(), help="Between the cells of a CSV file: a character, or blanks."),
         click.option("--unquoted", is_flag=True, help="Quotes are plain characters, as in many TSV files."),
         click.option("--format", type=click.Choice(_TABLES), help="Where the suffix does not say it."),
     )
 
     @functools.wraps(function)
     def gathered(**parameters):
-        how = {name: parameters.pop(name) for name in ("header", "unquoted", "format")}
+        how = {name: parameters.pop(name) for name in ("header", "separator", "unquoted", "format")}
         return function(how=how, **parameters)
 
     return functools.reduce(lambda f, option: option(f), reversed(options), gathered)
@@ -263,11 +278,15 @@ class _Judged(NamedTuple):
 def _judged(outputs, cost, risk, coverage, seed):
     promise = risk is not None or coverage is not None
     part = np.random.default_rng(seed).permutation(len(outputs)) % _PARTS
+    fitted_on = part != 0 if promise else np.ones(len(outputs), bool)
     try:
-        calibrator, why = fit_calibrator(outputs.rows(part != 0) if promise else outputs, seed=seed), ""
+        calibrator, why = fit_calibrator(outputs.rows(fitted_on), seed=seed), ""
     except DataError as error:
         calibrator, why = fit_calibrator(outputs, "identity"), f": {error.message}"
-    calibrated = calibrator.apply(outputs)
+    logits = calibrator.calibrated(outputs)
+    if calibrator.method != "identity":
+        logits[fitted_on] = out_of_fold(outputs.rows(fitted_on), calibrator.method, seed=seed).logits
+    calibrated = outputs.with_logits(logits)
     policy = None
     if cost is not None:
         policy = costs(cost, outputs.classes)
@@ -367,7 +386,8 @@ def _card(source, fitted, judged, folds):
     show(_metrics(judged))
     click.echo()
     name = judged.calibrator.method
-    _line("calibrated", f"{judged.calibrator}{judged.why or ('' if name == 'identity' else ', fitted on these rows')}")
+    judged_by = "" if name == "identity" else ", fitted to these rows; judged above by fits without each fold"
+    _line("calibrated", f"{judged.calibrator}{judged.why or judged_by}")
     if judged.policy is not None:
         s = judged.summary
         error = "" if s.error is None else f", of which {s.error:.2%} are wrong"

@@ -20,16 +20,24 @@ from lastlayer._check import DataError
 from lastlayer.io._fields import PREFIX, columns_of, text_array
 
 _BLOCK = 20_000  # rows held as Python objects at a time
+BLANKS = "blanks"  # any number of blanks and tabs
 _SEPARATORS = (";", "\t", ",", "|")
 _JSON_WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
-def read(file, form):
-    """The table in an open file of format ``csv``, ``tsv`` or ``jsonl``, or one of them with ``.gz``."""
+def read(file, form, separator=None):
+    """The table in an open file of format ``csv``, ``tsv`` or ``jsonl``, or one of them with ``.gz``.
+
+    Between the cells of ``csv`` and ``tsv`` stands ``separator``, where it is another: a character, or `BLANKS`.
+    """
     raw = gzip.GzipFile(fileobj=file) if form.endswith(".gz") else file
     lines = (line.decode("utf-8" if number else "utf-8-sig") for number, line in enumerate(raw))
     form = form.removesuffix(".gz")
-    return Records(_parsed(lines)) if form == "jsonl" else _Csv(lines, "\t" if form == "tsv" else ",")
+    if form == "jsonl":
+        return Records(_parsed(lines))
+    if separator == BLANKS:
+        lines, separator = (" ".join(line.split()) for line in lines), " "
+    return _Csv(lines, separator or ("\t" if form == "tsv" else ","))
 
 
 def write(outputs, file, form):
@@ -127,7 +135,7 @@ class _Csv(_Rows):
                 raise DataError(
                     f"the line has one cell; is the separator {other!r}?",
                     field="header",
-                    fix="write commas, or tabs in what is called .tsv (--format tsv).",
+                    fix="write commas, or tabs in what is called .tsv; `lastlayer train` takes --separator.",
                 )
 
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from lastlayer._check import DataError, is_number
+from lastlayer.io import FORMATS, text
 from lastlayer.io import _columns as opened
-from lastlayer.io import text
 from lastlayer.outputs import brief
 
 MISSING = frozenset(("", "?", "NA", "N/A", "NaN", "nan", "null"))  # what a cell without a value holds
@@ -27,15 +27,17 @@ _TRUTH = {"true": 1.0, "false": 0.0}
 _NO_VALUES, _CONSTANT, _ALL_DIFFER = "it has no values", "it is constant", "hardly a value of it stands twice"
 
 
-def read_table(path, *, format=None, header=None, unquoted=False) -> dict[str, np.ndarray]:
+def read_table(path, *, format=None, header=None, unquoted=False, separator=None) -> dict[str, np.ndarray]:
     """The columns of a file by name: numbers and truth values where the format has them, else texts.
 
     The file is CSV, TSV or JSON lines (or .gz of them), or parquet; ``-`` is standard input. ``header`` are the names
-    of the columns of a CSV or TSV file that has no header; in one that is ``unquoted`` quotes are plain characters.
+    of the columns of a CSV or TSV file that has no header; in one that is ``unquoted`` quotes are plain characters;
+    ``separator`` is the character between its cells where it is neither comma nor tab, or ``"blanks"``, any number of
+    them.
     """
     source_name = "standard input" if str(path) == "-" else str(path)
     try:
-        with _opened(path, format, header, unquoted) as source:
+        with _opened(path, format, header, unquoted, separator) as source:
             _refuse_names(source.names)
             return _read(source, list(source.names))
     except DataError as error:
@@ -43,16 +45,16 @@ def read_table(path, *, format=None, header=None, unquoted=False) -> dict[str, n
 
 
 @contextmanager
-def _opened(path, form, header, unquoted):
-    if header is None and not unquoted:
+def _opened(path, form, header, unquoted, separator):
+    if header is None and separator is None and not unquoted:
         with opened(path, form) as source:
             yield source
         return
-    form = form or next((f for f in _DELIMITED if str(path).lower().endswith(f".{f}")), None)
+    form = form or next((f for f in FORMATS if str(path).lower().endswith(f".{f}")), "csv")
     if form not in _DELIMITED or str(path) == "-":
         raise DataError(
-            "only the header and the quotes of a CSV or TSV file can be spoken of.",
-            fix="leave --columns and --unquoted out, or say --format csv.",
+            "only the header, the separator and the quotes of a CSV or TSV file can be spoken of.",
+            fix="leave --columns, --separator and --unquoted out, or say --format csv.",
         )
     try:
         lines = Path(path).read_bytes()
@@ -60,16 +62,19 @@ def _opened(path, form, header, unquoted):
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read: {error}.", fix="check the path, or copy the file again.") from None
     form = form.removesuffix(".gz")
-    separator = b"\t" if form == "tsv" else b","
-    lines = _quoted(lines, separator) if unquoted else lines
-    first = b"" if header is None else separator.join(name.encode() for name in header) + b"\n"
-    yield text.read(io.BytesIO(first + lines), form)
+    between = "\t" if form == "tsv" else ","
+    if separator is not None:
+        between = " " if separator == text.BLANKS else separator
+    cut = None if separator == text.BLANKS else between.encode()
+    lines = _quoted(lines, cut, between.encode()) if unquoted else lines
+    first = b"" if header is None else between.join(header).encode() + b"\n"
+    yield text.read(io.BytesIO(first + lines), form, separator)
 
 
-def _quoted(lines, separator):
+def _quoted(lines, cut, between):
     """Lines whose quotes are plain characters, as a reader of quotes understands them."""
     return b"\n".join(
-        separator.join(b'"' + cell.replace(b'"', b'""') + b'"' for cell in line.split(separator)) if line else b""
+        between.join(b'"' + cell.replace(b'"', b'""') + b'"' for cell in line.split(cut)) if line else b""
         for line in lines.splitlines()
     )
 
