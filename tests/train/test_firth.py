@@ -237,5 +237,6 @@ def test_what_is_refused(separated):
     model = FirthClassifier().fit(x, y)
     with pytest.raises(DataError, match="not fitted to these rows"):
         inference(model, x[:80], y[:80])
-    with pytest.raises(ValueError, match="profile likelihood alone"):
-        inference(model, x, y, covariance="robust")
+    for other in ({"covariance": "robust"}, {"clusters": np.arange(len(y))}, {"bootstrap": 50}):
+        with pytest.raises(ValueError, match="profile likelihood alone"):
+            inference(model, x, y, **other)

@@ -371,6 +371,25 @@ def test_percentiles_of_resampled_rows():
         found.test("x0")
 
 
+def test_the_loss_is_without_the_penalty():
+    x, y = data(n=200)
+    model = LinearClassifier(0.02, l1_ratio=0.5, tol=1e-9).fit(x, y)
+    logits = model.decision_function(x)
+    loss = np.logaddexp(0, np.where(y == 1, -logits, logits)).sum()
+    found = inference(model, x, y, bootstrap=20)
+    assert (np.abs(model.coef_) > 0.1).any() and found.log_likelihood == pytest.approx(-loss, rel=1e-10)
+
+
+def test_a_fit_that_did_not_end_says_how_far_it_is():
+    """One coefficient moved by a fiftieth of its standard error; the loss is a parabola so near."""
+    x, y = data(n=20_000)
+    model = fitted(x, y)
+    error = inference(model, x, y).se[0]
+    model.coef_[0, 0] += 0.02 * error
+    (note,) = [note for note in inference(model, x, y).notes if "from its minimum" in note]
+    assert float(note.split()[3]) == pytest.approx(0.02, rel=0.05)
+
+
 def test_resampled_clusters_are_drawn_whole():
     """Every row five times over: clusters of the copies give the errors of the rows themselves."""
     x, y = data(n=300, seed=2)
