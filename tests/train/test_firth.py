@@ -79,6 +79,12 @@ def test_equals_logistf(separated):
         np.testing.assert_allclose(getattr(found, name), want, rtol=1e-4)
 
 
+def test_all_features_are_tested_as_the_only_one_is(separated):
+    x, y = separated
+    found = inference(FirthClassifier().fit(x[:, :1], y), x[:, :1], y)
+    assert found.lr.p == pytest.approx(found.p[0], rel=1e-9) and found.lr.statistic == pytest.approx(found.z[0] ** 2)
+
+
 def test_published_figures_of_cleveland(shared_data):
     table = pd.read_csv(shared_data / "tabular" / "processed.cleveland.data", header=None, na_values="?").dropna()
     x, y = table[[0, 1, 3, 4, 7, 9, 11]].to_numpy()[::6], (table[13] > 0).to_numpy()[::6]
