@@ -24,6 +24,13 @@ def test_numbers_stay_as_they_are_and_gaps_become_the_median_and_a_feature():
     assert table.factors == pytest.approx([filled.var(), 1.0])
 
 
+@pytest.mark.parametrize("values", [[3.0, np.nan, 3.0], [0.1] * 10 + [np.nan]])
+def test_of_a_column_with_one_value_its_gaps_are_left(values):
+    table = Table.fit({"age": np.array(values)})  # the deviation of ten times 0.1 is rounded, and not 0
+    assert table.features == ["age (missing)"] and table.factors.tolist() == [1.0]
+    np.testing.assert_array_equal(table.transform({"age": np.array([np.nan, 7.0])}).values, [[1.0], [0.0]])
+
+
 def test_a_gap_that_training_did_not_have_is_filled_and_said():
     table = Table.fit({"age": np.array([1.0, 2.0, 6.0])})
     values, notes = table.transform({"age": np.array([np.nan, 5.0])})
@@ -49,6 +56,7 @@ def test_what_is_neither_true_nor_false_is_refused():
 def test_levels_by_frequency_then_rare_ones_then_what_is_missing():
     table = Table.fit({"job": column("cook", "cook", "smith", "smith", "smith", "king", "")})
     assert table.features == ["job=smith", "job=cook", "job (other)", "job (missing)"]
+    assert table.factors.tolist() == [1.0] * 4
     values, notes = table.transform({"job": column("cook", "king", "pope", "", "smith")})
     np.testing.assert_array_equal(values, [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]])
     assert notes == ()
