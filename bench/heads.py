@@ -108,23 +108,23 @@ def extra_memory(left, right, grad, memory):
     return peak - sum(part.nbytes for part in found if part is not None)
 
 
-def losses():
-    for name, (left, right, composed, streamed, grad) in problems().items():
-        check(left, right, composed, streamed)
-        left, right = left.requires_grad_(), right.requires_grad_()
-        sides = {memory: functools.partial(streamed, memory=memory) for memory in BUDGETS}
-        sides |= {"composed": composed}
-        times = alternate({side: step(loss, left, right) for side, loss in sides.items()}, rounds=5)
-        matrix = left.shape[0] * right.shape[0] * 4
-        extra = [extra_memory(left.detach(), right.detach(), grad, memory) for memory in BUDGETS]
-        yield (
-            name,
-            f"{left.shape[0]:,} x {left.shape[1]:,} x {right.shape[0]:,}",
-            f"{times['composed'] * 1e3:.0f}",
-            *(f"{times['composed'] / times[memory]:.2f}" for memory in BUDGETS),
-            f"{matrix / MIB:.0f}",
-            *(f"{each / MIB:.1f}" for each in extra),
-        )
+def losses(name, left, right, composed, streamed, grad):
+    """One loss, measured, as cells."""
+    check(left, right, composed, streamed)
+    left, right = left.requires_grad_(), right.requires_grad_()
+    sides = {memory: functools.partial(streamed, memory=memory) for memory in BUDGETS}
+    sides |= {"composed": composed}
+    times = alternate({side: step(loss, left, right) for side, loss in sides.items()}, rounds=5)
+    matrix = left.shape[0] * right.shape[0] * 4
+    extra = [extra_memory(left.detach(), right.detach(), grad, memory) for memory in BUDGETS]
+    return (
+        name,
+        f"{left.shape[0]:,} x {left.shape[1]:,} x {right.shape[0]:,}",
+        f"{times['composed'] * 1e3:.0f}",
+        *(f"{times['composed'] / times[memory]:.2f}" for memory in BUDGETS),
+        f"{matrix / MIB:.0f}",
+        *(f"{each / MIB:.1f}" for each in extra),
+    )
 
 
 def main():
@@ -136,7 +136,7 @@ def main():
         "the matrix, MiB",
         *(f"extra MiB, {memory}" for memory in BUDGETS),
     )
-    report("heads", header, list(losses()))
+    report("heads", header, [losses(name, *problem) for name, problem in problems().items()])
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ CHUNKS = (128, 256, 512)
 EVERY = ("logp", "entropy", "topk:8", "rank")
 
 
-def problem(n, width, classes, dtype):
+def problem(shape, dtype):
+    n, width, classes = shape
     make = torch.Generator().manual_seed(0)
     x = torch.randn(n, width, generator=make)
     w = torch.randn(classes, width, generator=make) / width**0.5
@@ -140,38 +141,35 @@ class Row(NamedTuple):
         yield "PyTorch's default", t["default"] / t["ours"], 5.0 if half else 3.0
 
 
-def losses():
-    for shape in SHAPES:
-        for dtype in (torch.float32, torch.bfloat16):
-            x, w, y = problem(*shape, dtype)
-            small = shape[0] * shape[2] * 4 // 16
-            check(x, w, y, small)
-            sides = {
-                "naive": lambda x, w, y: F.cross_entropy(x @ w.T, y),
-                "ours": streamed("64MiB"),
-                "a sixteenth": streamed(small),
-                **{f"chunk {size}": chunked(size) for size in CHUNKS},
-            }
-            runs = {name: step(loss, x, w, y) for name, loss in sides.items()}
-            times = alternate(runs, rounds=15 if shape[0] == 512 else 5)
-            slow = alternate({"default": step(chunked(None), x, w, y)}, rounds=1)
-            yield Row(
-                shape, dtype, times | slow, floor(x, w), small, [extra_memory(x, w, y, b) for b in (2**26, small)]
-            )
+def losses(shape, dtype):
+    """One shape, measured."""
+    x, w, y = problem(shape, dtype)
+    small = shape[0] * shape[2] * 4 // 16
+    check(x, w, y, small)
+    sides = {
+        "naive": lambda x, w, y: F.cross_entropy(x @ w.T, y),
+        "ours": streamed("64MiB"),
+        "a sixteenth": streamed(small),
+        **{f"chunk {size}": chunked(size) for size in CHUNKS},
+    }
+    runs = {name: step(loss, x, w, y) for name, loss in sides.items()}
+    times = alternate(runs, rounds=11 if shape[0] == 512 else 3)
+    slow = alternate({"default": step(chunked(None), x, w, y)}, rounds=1)
+    return Row(shape, dtype, times | slow, floor(x, w), small, [extra_memory(x, w, y, b) for b in (2**26, small)])
 
 
-def stats():
-    for shape in SHAPES:
-        x, w, y = (t.detach().numpy() for t in problem(*shape, torch.float32))
-        z = x.astype(float) @ w.astype(float).T
-        found = linear_stats(x, w, EVERY, y)
-        np.testing.assert_allclose(found["logp"], z[np.arange(len(z)), y] - np.logaddexp.reduce(z, 1), rtol=1e-4)
-        times = alternate(
-            {"one": lambda a=(x, w, y): linear_stats(a[0], a[1], ("logp",), a[2])}
-            | {"all": lambda a=(x, w, y): linear_stats(a[0], a[1], EVERY, a[2])},
-            rounds=9,
-        )
-        yield name_of(shape), f"{times['one'] * 1e3:.1f}", f"{times['all'] / times['one']:.2f}"
+def stats(shape):
+    """The statistics of one shape, as cells."""
+    x, w, y = (t.detach().numpy() for t in problem(shape, torch.float32))
+    z = x.astype(float) @ w.astype(float).T
+    found = linear_stats(x, w, EVERY, y)
+    np.testing.assert_allclose(found["logp"], z[np.arange(len(z)), y] - np.logaddexp.reduce(z, 1), rtol=1e-4)
+    runs = {
+        "one": lambda: linear_stats(x, w, ("logp",), y),
+        "all": lambda: linear_stats(x, w, EVERY, y),
+    }
+    times = alternate(runs, rounds=15 if shape[0] == 512 else 7)
+    return name_of(shape), f"{times['one'] * 1e3:.1f}", f"{times['all'] / times['one']:.2f}"
 
 
 def name_of(shape):
@@ -196,7 +194,7 @@ def main():
         "resident / budget, 1/16",
         "tile, 1/16",
     )
-    rows = list(losses())
+    rows = [losses(shape, dtype) for shape in SHAPES for dtype in (torch.float32, torch.bfloat16)]
     report("linear", header, [tuple(row.cells()) for row in rows])
     ratios(
         "linear", "Loss and gradients of a last layer: how many times as fast", [d for row in rows for d in row.dots()]
@@ -204,7 +202,7 @@ def main():
     report(
         "linear_stats",
         ("rows x width x classes", "logp ms", "logp, entropy, top 8 and rank / logp alone"),
-        list(stats()),
+        [stats(shape) for shape in SHAPES],
     )
 
 

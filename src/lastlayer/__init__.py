@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lastlayer.transform import log_softmax as log_softmax
     from lastlayer.transform import logit as logit
     from lastlayer.transform import logsumexp as logsumexp
+    from lastlayer.transform import row_stats as row_stats
     from lastlayer.transform import sigmoid as sigmoid
     from lastlayer.transform import softcap as softcap
     from lastlayer.transform import softmax as softmax
@@ -99,7 +100,7 @@ _HOMES = {
     "io": "blocks load save",
     "outputs": "Outputs",
     "transform": "entropy log1mexp log_odds log_sigmoid log_softmax logit logsumexp"
-    " sigmoid softcap softmax softplus top2_gap",
+    " row_stats sigmoid softcap softmax softplus top2_gap",
     "loss": "binary_cross_entropy cross_entropy distill focal info_nce mean multilabel_cross_entropy siglip sup_con"
     " top_k_cross_entropy",
     "linear": "linear_binary_focal linear_clip linear_cross_entropy linear_focal linear_info_nce"

@@ -36,7 +36,7 @@ def over_ranges(work: Callable[[int, int], T], rows: int, size: int) -> Iterator
         return
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(workers(), thread_name_prefix="lastlayer", initializer=_enter)
+        _pool = ThreadPoolExecutor(workers(), thread_name_prefix="lastlayer", initializer=alone)
     waiting = deque()
     for each in ranges:
         # A copy of the context for each: `with formulas():` holds in the threads too.
@@ -62,7 +62,8 @@ def _blas():
     return ThreadpoolController().select(user_api="blas")
 
 
-def _enter():
+def alone():
+    """From here on the ranges of this thread run one after another: it is one of many, and each has its core."""
     _inside.pool = True
 
 

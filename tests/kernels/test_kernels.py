@@ -25,6 +25,7 @@ from lastlayer.measure import evaluation
 from lastlayer.measure._entries import top_label_bins
 from lastlayer.measure.rows import CURVE_BINS, TEMPERATURES, EvaluationSums, evaluation_sums
 from lastlayer.measure.signs import extremes, mixed_in
+from lastlayer.transform.row_stats import row_statistics
 
 TILE = 32768  # rows of three or four classes
 
@@ -100,14 +101,20 @@ def indexed_arguments(logits):
     return logits, np.random.default_rng(len(logits)).integers(0, logits.shape[1], len(logits))
 
 
+def row_statistics_arguments(logits):
+    names = ("logp", "lse", "entropy", "argmax", "rank", "topk:1", "top2_gap", "max_prob")
+    return logits, names, indexed_arguments(logits)[1]
+
+
 def in_a_tuple(function):
     return lambda *args: (function(*args),)
 
 
-ELSEWHERE = {  # tests/linear/test_head_rows.py, tests/train/test_objective.py, test_whitened.py, test_coordinate.py
-    *(f"head_{name}" for name in ("parts", "totals", "slopes", "ranks", "tops")),
+ELSEWHERE = {  # tests/linear/test_head_rows.py, tests/train/test_{objective,whitened,coordinate,many}.py
+    *(f"head_{name}" for name in ("parts", "totals", "slopes", "ranks", "stats")),
+    "head_entries",
     "logistic_newton",
-    *("block_logits", "block_gradient", "class_slopes", "label_slopes", "sparse_product"),
+    *("block_logits", "block_gradient", "class_slopes", "label_slopes", "sparse_product", "fit_slopes"),
     "model_descent",
     "column_descent",
 }
@@ -118,6 +125,7 @@ ARGUMENTS = {
     "log_softmax": (in_a_tuple(ll.log_softmax), logits_alone),
     "entropy": (in_a_tuple(ll.entropy), logits_alone),
     "top_k": (in_a_tuple(ll.transform.top_k), lambda logits: (logits, 3)),
+    "row_statistics": (row_statistics, row_statistics_arguments),
     "binary_cross_entropy": (in_a_tuple(ll.binary_cross_entropy), lambda logits: (logits, logits > 0)),
     "mixed_in": (hashed, mixed_in_arguments),
     "gap_sums": (gap_sums, gap_sums_arguments),

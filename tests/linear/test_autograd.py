@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lastlayer as ll
-from lastlayer.linear import linear_cross_entropy, linear_cross_entropy_grad
+from lastlayer.linear import linear_cross_entropy, linear_cross_entropy_grad, linear_info_nce
 from lastlayer.linear.products import TorchProducts
 
 torch = pytest.importorskip("torch")
@@ -156,6 +156,25 @@ def test_half_precision_with_a_cap_is_computed_in_float32(dtype):
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=1e-5)
     assert torch.autograd.grad(loss.sum(), leaves[0])[0].dtype == dtype
+
+
+@pytest.mark.parametrize("budget", ["64MiB", "700KB"])
+@pytest.mark.parametrize("settings", [{}, {"softcap": 5.0, "temperature": 0.7}])
+def test_tiles_of_many_rows_are_made_in_parts(budget, settings):
+    *leaves, target = problem(700, 8, 900, torch.float32)
+    loss = linear_cross_entropy(*leaves[:2], target, bias=leaves[2], memory=budget, **settings)
+    want = naive(*leaves, target, **settings)
+    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=1e-5)
+    for a, b in zip(*(torch.autograd.grad(each.mean(), leaves) for each in (loss, want)), strict=True):
+        assert (a - b).norm() < 2e-5 * b.norm()
+
+
+def test_parts_of_a_tile_have_their_part_of_the_mask():
+    queries, keys, _, target = problem(700, 8, 900, torch.float32)
+    mask = torch.rand(700, 900, generator=torch.Generator().manual_seed(5)) < 0.5
+    loss = linear_info_nce(queries, keys, target, mask=mask)
+    want = ll.info_nce(queries.double() @ keys.double().T, target, mask=mask)
+    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=1e-5)
 
 
 def test_rows_that_do_not_count_have_gradient_0_whatever_they_hold(memory):

@@ -99,12 +99,30 @@ def test_ranks(tile):
     np.testing.assert_array_equal(kernels.ranks(tile, at, target), quiet(formulas.head_ranks, tile, at, target))
 
 
-@pytest.mark.parametrize("k", [1, 8])
-def test_tops(tile, k):
-    tile = tile[:-2]  # a row with a nan has no order
-    k = min(k, tile.shape[1])
-    for found, want in zip(kernels.tops(tile, k), quiet(formulas.head_tops, tile, k), strict=True):
+def compared(tile, k, at, target):
+    """Both ways of `head_stats`, of which the first two are checked."""
+    found, want = kernels.stats(tile, k, at, target), quiet(formulas.head_stats, tile, k, at, target)
+    np.testing.assert_array_equal(found[0][0], want[0][0])
+    np.testing.assert_allclose(found[0], want[0], rtol=2e-6, atol=1e-37)
+    np.testing.assert_array_equal(found[1], want[1])
+    return zip(found[2:], want[2:], strict=True)
+
+
+@pytest.mark.parametrize("k", [0, 1, 8])
+def test_stats(tile, k):
+    tile, k = tile[:-2], min(k, tile.shape[1])  # a row with a nan has no order
+    target = np.random.default_rng(0).integers(0, tile.shape[1], len(tile))
+    at = formulas.logits_of(tile)[np.arange(len(tile)), target]
+    for found, want in compared(tile, k, at, target):
         assert found.dtype == want.dtype
+        np.testing.assert_array_equal(found, want)
+
+
+def test_stats_of_ties(classes):
+    """Few numbers, both zeros among them: the first of equals stands first, and no column is passed over."""
+    rng = np.random.default_rng(classes)
+    tile = rng.choice(np.float32([-2.0, -1.0, -0.0, 0.0]), (40, classes))
+    for found, want in compared(tile, min(8, classes), None, None):
         np.testing.assert_array_equal(found, want)
 
 

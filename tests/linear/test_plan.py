@@ -20,6 +20,8 @@ def test_every_tile_is_within_the_budget(dtype):
                 assert 1 <= rows <= n and 1 <= wide <= classes
                 assert rows * wide * ITEMSIZE[dtype] <= found.peak <= memory
                 assert found.sweeps == (1 if wide == classes else 2)
+                for size, of in ((rows, n), (wide, classes)):  # vectors of 64 leave no rest
+                    assert size == of or size < 64 or size % 64 == 0
 
 
 def test_few_rows_a_tile_are_dearer_than_a_second_sweep():

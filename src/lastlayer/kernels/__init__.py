@@ -67,6 +67,7 @@ TABLE = (
     _of_arrays("class_slopes", "class_slopes:classes"),
     _of_arrays("label_slopes", "class_slopes:labels"),
     _of_arrays("sparse_product"),
+    _of_arrays("fit_slopes"),
     _of_arrays("logistic_newton", classes=(1, 1024)),  # features; above, a block of rows leaves the cache
     _of_arrays("model_descent", "coordinate:model", dtypes=("float64",)),
     _of_arrays("column_descent", "coordinate:columns"),
@@ -77,9 +78,11 @@ TABLE = (
     _of_rows("entropy", settings=("axis",)),
     _of_rows("binary_cross_entropy", settings=("pos_weight", "valid")),
     _of_rows("top_k"),
+    _of_rows("row_statistics")._replace(backward=None, settings=None),  # `row_stats` records it
+    _of_arrays("head_entries", dtypes=("float32", "uint16")),
     *(
         _of_arrays(f"head_{name}", f"head_rows:{name}", dtypes=("float32", "uint16"))  # uint16: the bits of bfloat16
-        for name in ("parts", "totals", "slopes", "ranks", "tops")
+        for name in ("parts", "totals", "slopes", "ranks", "stats")
     ),
 )
 

@@ -25,5 +25,5 @@ from lastlayer.linear.sampled import linear_sampled_softmax as linear_sampled_so
 from lastlayer.linear.sampled import linear_sampled_softmax_grad as linear_sampled_softmax_grad
 from lastlayer.linear.second_order import HessianProduct as HessianProduct
 from lastlayer.linear.second_order import linear_hessian_product as linear_hessian_product
-from lastlayer.linear.stats import TopK as TopK
 from lastlayer.linear.stats import linear_stats as linear_stats
+from lastlayer.transform.row_stats import TopK as TopK

@@ -12,7 +12,7 @@ from lastlayer._check import shape
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.linear.both_ways import OfBothWays
 from lastlayer.linear.call import PAIRS, Call, Layer, one_each
-from lastlayer.linear.entries import Matches, OfEntries
+from lastlayer.linear.entries import Entries, OfEntries
 from lastlayer.linear.gradients import PairGradients
 from lastlayer.linear.softmax_loss import OfClasses, Smoothed
 from lastlayer.linear.streamed import gradients_of, streamed
@@ -132,7 +132,8 @@ def linear_siglip(
         positive = made.target
     mask = _mask(made, mask)
     rows = {"positive": positive, "mask": mask, "valid": made.valid}
-    return OfEntries(made, functools.partial(siglip, **rows, scale=scale, bias=0.0), Matches(positive, mask))
+    entries = Entries(function, positive, mask, always=True)  # a mask is of negatives
+    return OfEntries(made, functools.partial(siglip, **rows, scale=scale, bias=0.0), entries)
 
 
 linear_info_nce_grad = gradients_of(linear_info_nce, PairGradients)

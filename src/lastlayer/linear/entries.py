@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lastlayer._array import to_numpy
+from lastlayer.kernels import dispatched
 from lastlayer.linear.gradients import Gradients, Swept
 from lastlayer.linear.streamed import Streamed
 from lastlayer.linear.tile import written
@@ -13,65 +14,53 @@ from lastlayer.linear.tile import written
 STRIP = 2**15  # entries at a time: a dozen tables of them stay in the second cache
 
 
-class Labels(NamedTuple):
-    """How much each entry is a yes and a no: ``y`` times ``yes``, ``1 - y`` times ``no``; ``valid`` is per entry."""
+class Entries(NamedTuple):
+    """How much each entry is a yes and a no: ``y`` times ``yes``, ``1 - y`` times ``no``.
+
+    ``target`` is y, from 0 to 1, of every entry, or the class of the one yes of each row. What ``keep`` has as False
+    weighs nothing; ``always``, it does so as a no alone.
+    """
 
     function: str
     target: Any
+    keep: Any = None
     yes: Any = 1.0  # a number, or one per label
     no: float = 1.0
-    valid: Any = None
+    gamma: float = 0.0
+    always: bool = False
 
     def tables(self, layer):
         """The same in NumPy, a row of entries per row of features."""
-        yes, valid = to_numpy(self.yes), None if self.valid is None else table(layer, self.valid)
-        labels = np.broadcast_to(yes, layer.weight.shape[:1])
-        return self._replace(target=table(layer, self.target), yes=labels, valid=valid)
+        target, keep = to_numpy(self.target), None if self.keep is None else table(layer, self.keep)
+        target = table(layer, target) if target.ndim > len(layer.batch) else target.reshape(-1)
+        yes = np.broadcast_to(to_numpy(self.yes), layer.weight.shape[:1])
+        return self._replace(target=target, yes=yes, keep=keep)
 
     def of(self, z, rows, block):
         """Logits to compute with, and what each costs as a yes and as a no."""
-        y = part_of(self.target, rows, block).astype(z.dtype)
-        if self.valid is not None:
-            keep = part_of(self.valid, rows, block)
-            z, y = np.where(keep, z, 0), np.where(keep, y, 0)
+        if self.target.ndim == 1:
+            y = self.target[rows][:, None] == np.arange(block.start, block.stop)
+        else:
+            y = part_of(self.target, rows, block)
+        y = y.astype(z.dtype)
+        keep: Any = self.keep
+        if keep is not None:
+            keep = part_of(keep, rows, block)
+            there = keep | (y > 0) if self.always else keep
+            z, y = np.where(there, z, 0), np.where(there, y, 0)
         outside = (y < 0) | (y > 1)
         if outside.any():
             hint = "for -1/+1 write target > 0."
             raise ValueError(f"{self.function}: target is 0, 1 or between, not {y[outside][0]:g}; {hint}")
         yes, no = y * self.yes[block].astype(z.dtype), (1 - y) * z.dtype.type(self.no)
-        return z, yes, no if self.valid is None else np.where(keep, no, 0)
-
-
-class Matches(NamedTuple):
-    """Keys that belong to their query, by index or by a matrix of bool; others count where ``mask`` is not False."""
-
-    match: Any
-    mask: Any = None
-
-    def tables(self, layer):
-        """The same in NumPy, a row of entries per row of queries."""
-        match, mask = to_numpy(self.match), None if self.mask is None else table(layer, self.mask)
-        return Matches(table(layer, match) if match.dtype == bool else match.reshape(-1), mask)
-
-    def of(self, z, rows, block):
-        """Logits to compute with, and what each costs as a yes and as a no."""
-        if self.match.ndim == 1:
-            match = self.match[rows][:, None] == np.arange(block.start, block.stop)
-        else:
-            match = part_of(self.match, rows, block)
-        yes = match.astype(z.dtype)
-        if self.mask is None:
-            return z, yes, 1 - yes
-        there = part_of(self.mask, rows, block) | match
-        return np.where(there, z, 0), yes, there - yes
+        return z, yes, no if keep is None else np.where(keep, no, 0)
 
 
 @dataclass(frozen=True)
 class OfEntries(Streamed):
     """The sum over a row's entries of ``yes q^gamma softplus(-z) + no p^gamma softplus(z)``, p and q = 1 - p of z."""
 
-    entries: Any
-    gamma: float = 0.0
+    entries: Entries
 
     def sweep(self, cotangent, wanted):
         head = self.layer.head(any(wanted), sweeps=1, share=2)  # half the memory is for what the entries are made of
@@ -82,23 +71,28 @@ class OfEntries(Streamed):
                 index = np.arange(rows.start, rows.stop) if kept is None else kept[rows]
                 step = None if cotangent is None else cotangent[rows] / head.temperature
                 for block, tile in head.tiles(rows, room):
-                    loss[rows] += self._judged(entries, head.products.bits(tile), index, step, block)
+                    loss[rows] += head_entries(head.products.bits(tile), entries, index, block.start, step)
                     if cotangent is not None:
                         out.add(rows, block, tile)
         return Swept(loss, *out.arrays())
 
-    def _judged(self, entries, bits, index, step, block):
-        """The sum of each row of a tile; with ``step`` its slopes are written over it."""
-        found = np.zeros(len(bits))
-        for rows, columns in strips(bits):
-            classes = slice(block.start + columns.start, block.start + columns.stop)
-            z, yes, no = entries.of(_numbers(bits[rows, columns]), index[rows], classes)
-            cost, slope = _costs(z, yes, no, self.gamma, step is not None)
-            found[rows] += cost.sum(axis=1, dtype=np.float64)
-            if step is not None:
-                slope *= step[rows, None].astype(z.dtype)
-                written(bits[rows, columns], slope)
-        return found
+
+@dispatched
+def head_entries(tile, entries, index, start, step):
+    """The sum of each row of a tile whose first class is ``start``; with ``step`` its slopes are written over it.
+
+    ``index`` is the rows of the tile among those of the ``entries``, which are NumPy's tables.
+    """
+    found = np.zeros(len(tile))
+    for rows, columns in strips(tile):
+        classes = slice(start + columns.start, start + columns.stop)
+        z, yes, no = entries.of(_numbers(tile[rows, columns]), index[rows], classes)
+        cost, slope = _costs(z, yes, no, entries.gamma, step is not None)
+        found[rows] += cost.sum(axis=1, dtype=np.float64)
+        if step is not None:
+            slope *= step[rows, None].astype(z.dtype)
+            written(tile[rows, columns], slope)
+    return found
 
 
 def strips(tile):

@@ -112,7 +112,7 @@ class Head:
     def tiles(self, rows, buffer):
         """The logits of some rows, tile by tile: their classes, and the tile."""
         for block, tile in self._empty(rows, buffer):
-            self._fill(rows, block, tile)
+            self._fill_beside(rows, block, tile)
             yield block, tile
 
     @property
@@ -200,15 +200,25 @@ class Head:
         bias = None if self.bias is None else self.bias[block]
         self.products.logits(self.features[rows], self.weight[block], bias, tile)
 
-    def _fill(self, rows, block, tile):
-        """Write the logits of some rows and classes into a tile."""
+    def _fill_beside(self, rows, block, tile):
+        """Write the logits of some rows and classes into a tile, parts of the classes beside one another.
+
+        Parts of the rows would each bring all the weight into the order that a product reads it in.
+        """
 
         def of_lane(a, b):
-            self.logits(_part(rows, a, b), block, tile[a:b])
-            if self.softcap is not None or self.temperature != 1:
-                over_rows(_finished, self.products.bits(tile[a:b]), self.softcap, self.temperature)
+            self._fill(rows, slice(block.start + a, block.start + b), tile[:, a:b])
 
-        self.products.lanes(of_lane, len(tile))
+        if self.products.parts(len(tile)) == 1:
+            self._fill(rows, block, tile)
+        else:
+            self.products.lanes(of_lane, tile.shape[1])
+
+    def _fill(self, rows, block, tile):
+        """Write the logits of some rows and classes into a tile."""
+        self.logits(rows, block, tile)
+        if self.softcap is not None or self.temperature != 1:
+            over_rows(_finished, self.products.bits(tile), self.softcap, self.temperature)
 
     def _steepen(self, rows, block, tile, lines, picks, empty):
         """Write slopes into a tile, which is empty or holds the logits."""

@@ -8,7 +8,7 @@ from lastlayer._array import as_array, namespace
 from lastlayer._row import total
 from lastlayer._typing import Array, Bool, Float, Int
 from lastlayer.linear.call import Layer, one_each
-from lastlayer.linear.entries import Labels, OfEntries
+from lastlayer.linear.entries import Entries, OfEntries
 from lastlayer.linear.gradients import LinearGradients
 from lastlayer.linear.streamed import gradients_of, streamed
 from lastlayer.loss._indexed import not_negative
@@ -104,4 +104,4 @@ def _of_labels(function, loss, features, weight, target, valid, costs, gamma=0.0
         losses = loss(logits / layer.temperature, target, valid=keep)
         return total(losses, namespace(losses))
 
-    return OfEntries(layer, composed, Labels(function, target, valid=valid if entries else None, **costs), gamma)
+    return OfEntries(layer, composed, Entries(function, target, valid if entries else None, gamma=gamma, **costs))

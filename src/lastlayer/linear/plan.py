@@ -17,6 +17,7 @@ SIDE = 40
 HALF_ROWS = 1000  # in bfloat16 a group of rows is cheap, and dear to add to a float32 gradient of the weight
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 COLUMNS = 256  # bytes beside each row of a tile: its sums, its slope, its target
+EVEN = 64  # rows or classes, of which vector loops leave no rest
 CHUNK = 512  # rows of products in bfloat16 that are there before they are added in float32
 
 
@@ -72,11 +73,11 @@ def plan(features, weight, *, dtype=None, memory: int | str = "64MiB", gradients
 
     >>> print(plan((1024, 512), (32000, 512), memory="8MB"))
     1,024 rows x 512 features x 32,000 classes, float32
-    tiles   17 of 1,024 x 1,888, blocks of the classes
+    tiles   18 of 1,024 x 1,856, blocks of the classes
     sweeps  2
     flops   134,217,728,000
-    bytes   929,038,336
-    peak    7.6 MiB of 7.6 MiB; all the logits would be 125.0 MiB
+    bytes   937,426,944
+    peak    7.5 MiB of 7.6 MiB; all the logits would be 125.0 MiB
     """
     name = dtype or (_made_in(features) if hasattr(features, "dtype") else "float32")
     one_of("plan", "dtype", name, tuple(ITEMSIZE))
@@ -105,11 +106,10 @@ def planned(function, rows, width, classes, dtype, memory, gradients, sweeps=2, 
             f"budget that works is memory={used(least) * share}."
         )
     room = budget - shared
-    whole = min(max(rows, 1), max(room - classes * beside, 0) // (classes * itemsize + COLUMNS)), classes
+    whole = _most(max(rows, 1), max(room - classes * beside, 0) // (classes * itemsize + COLUMNS)), classes
     most = (room - least[1] * beside) // (least[1] * itemsize + COLUMNS)
-    tall = max(min(rows, math.isqrt(room // itemsize), most), 1)
-    wide = (room - tall * COLUMNS) // (tall * itemsize + beside)
-    blocks = tall, min(classes, wide // 16 * 16 if wide > 64 else wide)
+    tall = _most(max(rows, 1), max(min(math.isqrt(room // itemsize), most), 1))
+    blocks = tall, _most(classes, (room - tall * COLUMNS) // (tall * itemsize + beside))
     products = 3 if gradients else 1
     again = products + sweeps - 1
     if whole[0] and products * _waste(*whole, dtype) <= again * _waste(*blocks, dtype):
@@ -131,6 +131,11 @@ def planned(function, rows, width, classes, dtype, memory, gradients, sweeps=2, 
         bytes=products * (operands + rows * classes) * itemsize,
         peak=used(tile),
     )
+
+
+def _most(count, room):
+    """So many of ``count`` rows or classes for which there is room: a multiple of `EVEN`, where not all."""
+    return count if room >= count else room // EVEN * EVEN or room
 
 
 def _waste(rows, classes, dtype):

@@ -7,7 +7,7 @@ import numpy as np
 
 from lastlayer.linear.gradients import Gradients
 from lastlayer.linear.head import Head, Lines, Parts, Picks, picked
-from lastlayer.linear.tile import head_cross, head_parts, head_ranks, head_slopes, head_tops, over_rows
+from lastlayer.linear.tile import head_cross, head_ranks, head_slopes, head_stats, over_rows
 
 
 class Tops(NamedTuple):
@@ -94,11 +94,11 @@ def _of_tile(bits, target, start, k, rank):
 
     def of_range(part, local):
         at = picked(part, local)
-        tops = head_tops(part, min(k, part.shape[1])) if k else (at, at)
-        return *head_parts(part), at, *tops, head_ranks(part, at, local) if rank else at
+        parts, *others = head_stats(part, min(k, part.shape[1]), at if rank else None, local)
+        return *parts, at, *others
 
     columns = zip(*over_rows(of_range, bits, target - start), strict=True)
-    m, rest, moment, at, values, index, ranks = (np.concatenate(column) for column in columns)
+    m, rest, moment, at, ranks, values, index = (np.concatenate(column) for column in columns)
     tops = Tops(values.astype(np.float64), index + start) if k else None
     none = np.zeros_like(m)
     return RowSums(target, Parts(m, rest, moment, none, none, at), tops, ranks if rank else None, None, None)

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import re
 import sys
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lastlayer._array import floating, is_torch, namespace, to_numpy, together
-from lastlayer._check import one_of
 from lastlayer._typing import Array, Float, Int
 from lastlayer.linear.autograd import through_formula
 from lastlayer.linear.call import Call, concrete
@@ -19,18 +17,10 @@ from lastlayer.linear.row_sums import Asked, RowSums, back, row_sums
 from lastlayer.loss.cross_entropy import cross_entropy
 from lastlayer.loss.distillation import distill
 from lastlayer.transform.confidence import entropy
+from lastlayer.transform.row_stats import NAMES, by_name, counted, enough
 from lastlayer.transform.softmax import logsumexp
 
-NAMES = ("logp", "lse", "entropy", "argmax", "rank", "topk", "top2_gap", "max_prob", "kl")
-OF_TARGET = ("logp", "rank")
 INDICES = ("argmax", "rank")
-
-
-class TopK(NamedTuple):
-    """The largest logits of each row in falling order, the first of equals first, and their classes."""
-
-    values: Array  # (*batch, k)
-    index: Array  # (*batch, k)
 
 
 def linear_stats(
@@ -70,21 +60,19 @@ def linear_stats(
            [0, 2]])
     """
     function = "linear_stats"
-    counts = {name: _count(name) for name in want}
+    counts = counted(function, want, (*NAMES, "kl"), target)
     given = _given(function, features, weight, target, bias, memory, want)
     if ("kl" in counts) != (teacher is not None):
         raise ValueError(f'{function}: "kl" is the divergence from a teacher=(features, weight); both or neither.')
     other = None if teacher is None else _teacher(function, given, teacher, memory)
     classes = given.weight.shape[0]
-    for name, k in counts.items():
-        if k > classes and name.startswith("topk"):
-            raise ValueError(f"{function}: {name} asks for {k} of {classes} classes.")
+    enough(function, counts, classes)
     if not concrete(given.features, given.weight, given.bias, given.target):
         raise TypeError(f"{function}: it takes NumPy arrays or PyTorch tensors in the memory of the CPU, untraced.")
-    work = _Work(given, other, tuple(counts), min(max(counts.values(), default=0), classes))
+    work = _Work(given, other, counts, min(max(counts.values(), default=0), classes))
     if not is_torch(given.features):
-        return work.named(work.values(work.sums()))
-    return work.named(_function().apply(given.features, given.weight, given.bias, work))
+        return by_name(counts, work.values(work.sums()))
+    return by_name(counts, _function().apply(given.features, given.weight, given.bias, work))
 
 
 class _Work(NamedTuple):
@@ -92,7 +80,7 @@ class _Work(NamedTuple):
 
     call: Call
     teacher: Call | None
-    want: tuple[str, ...]
+    want: dict[str, int]  # how many of the first classes each looks at
     tops: int
 
     def heads(self, gradients):
@@ -128,7 +116,7 @@ class _Work(NamedTuple):
             "logp": lambda name: -cross_entropy(logits, self.call.target),
             "lse": lambda name: logsumexp(logits),
             "entropy": lambda name: entropy(logits),
-            "topk": lambda name: first(_count(name)),
+            "topk": lambda name: first(self.want[name]),
             "top2_gap": gap,
             "max_prob": lambda name: xp.exp(first(1)[..., 0] - logsumexp(logits)),
             "kl": lambda name: distill(logits, floating(theirs.logits(theirs.features, theirs.weight, theirs.bias))),
@@ -141,17 +129,12 @@ class _Work(NamedTuple):
         real = np.float32 if self.call.dtype == "bfloat16" else np.dtype(self.call.dtype)
         found = []
         with np.errstate(all="ignore"):
-            for name in self.want:
-                for array in _VALUES[name.partition(":")[0]](sums, self.call.weight.shape[0], _count(name)):
+            for name, k in self.want.items():
+                for array in _VALUES[name.partition(":")[0]](sums, self.call.weight.shape[0], k):
                     found.append(
                         array.astype(real if array.dtype.kind == "f" else np.int64).reshape(*batch, *array.shape[1:])
                     )
         return found
-
-    def named(self, values):
-        """The arrays by name."""
-        rest = iter(values)
-        return {n: TopK(next(rest), next(rest)) if n.startswith("topk") else next(rest) for n in self.want}
 
 
 def _bare(sums):
@@ -238,7 +221,7 @@ def _function():
             if torch.is_grad_enabled():  # somebody wants to differentiate once more
                 real = [c for c in cotangents if c.is_floating_point()]
                 return *through_formula(ctx, lambda *t: ctx.work.formula(ctx.sums, *t), tensors, real), None
-            work, named = ctx.work, ctx.work.named(cotangents)
+            work, named = ctx.work, by_name(ctx.work.want, cotangents)
             slopes = {}
             for name, each in named.items():
                 kind = name.partition(":")[0]
@@ -261,20 +244,8 @@ def _widest(a, b):
     return out
 
 
-def _count(name):
-    """How many of the first classes a statistic looks at; the name is checked."""
-    word, _, number = name.partition(":") if isinstance(name, str) else (name, "", "")
-    one_of("linear_stats", "want", word, NAMES)
-    if (word == "topk") != bool(re.fullmatch("[1-9][0-9]*", number)):
-        raise ValueError(f'linear_stats: the first k classes are "topk:8", k being at least 1; {name!r} came.')
-    return int(number) if number else {"argmax": 1, "max_prob": 1, "top2_gap": 2}.get(word, 0)
-
-
 def _given(function, features, weight, target, bias, memory, want):
     """The call, checked; class 0 stands in where no target is asked for."""
-    asked = [name for name in want if name in OF_TARGET]
-    if asked and target is None:
-        raise ValueError(f"{function}: {asked[0]} is that of a target; target=... is missing.")
     if target is None:
         target = np.zeros(tuple(features.shape[:-1]), np.int64)
     if "kl" in want and is_torch(features):  # a difference of two layers has no use for logits of 8 bits

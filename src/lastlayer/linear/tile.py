@@ -102,11 +102,16 @@ def head_ranks(tile, at, target):
 
 
 @dispatched
-def head_tops(tile, k):
-    """The ``k`` largest entries of each row in falling order, the first of equals first, and their classes."""
+def head_stats(tile, k, at=None, target=None):
+    """What one read of a tile gives: `head_parts`, `head_ranks`, and the first classes.
+
+    The ``k`` largest entries of each row come in falling order, the first of equals first, and then their classes.
+    Without ``at`` nothing is ranked, and there are no ranks.
+    """
     z = logits_of(tile)
-    index = np.argsort(-z, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(z, index, axis=1).astype(tile.dtype if tile.itemsize > 2 else np.float32), index
+    index = np.argsort(-z, axis=1, kind="stable")[:, :k] if k else np.empty((len(z), 0), np.int64)
+    values = np.take_along_axis(z, index, axis=1).astype(tile.dtype if tile.itemsize > 2 else np.float32)
+    return head_parts(tile), np.empty(0, np.int64) if at is None else head_ranks(tile, at, target), values, index
 
 
 def head_cross(teacher, tile, largest):

@@ -15,6 +15,8 @@ from lastlayer.transform.prior import adjust_class_weight as adjust_class_weight
 from lastlayer.transform.prior import adjust_prior as adjust_prior
 from lastlayer.transform.relaxed import gumbel_softmax as gumbel_softmax
 from lastlayer.transform.relaxed import straight_through as straight_through
+from lastlayer.transform.row_stats import TopK as TopK
+from lastlayer.transform.row_stats import row_stats as row_stats
 from lastlayer.transform.sigmoid import log1mexp as log1mexp
 from lastlayer.transform.sigmoid import log_sigmoid as log_sigmoid
 from lastlayer.transform.sigmoid import logit as logit

@@ -14,11 +14,12 @@ settings: Any = config  # its attributes are made at run time
 
 
 def compiled(*signatures, inner=False, **options):
-    """``numba.njit`` with the GIL released, explicit signatures, and a disk cache that knows every kernel's source.
+    """``numba.njit`` with the GIL released, and a disk cache that knows every kernel's source.
 
     Numba keys its cache on the one file of the function, and returns the old result when a helper in another file was
     edited; here the folder is named by a hash of all of them. Where no folder can be written the kernel compiles anew.
-    What only other kernels call is ``inner``: nothing is compiled for Python to call it by.
+    What only other kernels call is ``inner``: nothing is compiled for Python to call it by. Without signatures it is
+    compiled for the types it meets: who asks for float32 does not wait for float64.
     """
 
     def decorate(function):
@@ -27,7 +28,7 @@ def compiled(*signatures, inner=False, **options):
         settings.CACHE_DIR = folder or before
         try:
             wrappers = {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
-            make = numba.njit(list(signatures), nogil=True, cache=folder is not None, **wrappers, **options)
+            make = numba.njit(list(signatures) or None, nogil=True, cache=folder is not None, **wrappers, **options)
             return make(function)
         finally:
             settings.CACHE_DIR = before

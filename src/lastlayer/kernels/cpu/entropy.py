@@ -16,18 +16,18 @@ from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential32 import DOWN, ZERO, log1p, wide
 from lastlayer.kernels.cpu.max_rest import (
     BLOCK,
-    LANES,
     SHORT,
     across,
-    along,
     as_rows,
     given,
+    largest,
     of_both,
+    onward,
     over_rows,
     packed,
     result,
+    tiled,
     together,
-    turned,
 )
 from lastlayer.kernels.cpu.softmax import NO_TARGET, weigh
 
@@ -54,26 +54,26 @@ def _distance(x, weight, m):
 def _across(x, start, stop, m, rest, out):
     """The (max, rest) of short rows, and the sum of their distances, each times its term."""
     wide()
-    columns, distance = turned(x[start:stop]), out[start:stop]
+    columns, distance, classes = tiled(x, start, stop), out[start:stop], x.shape[1]
     terms = columns.copy()
     across(x[start:stop], terms, m[start:stop], rest[start:stop])
     distance[:] = ZERO
-    for k in range(len(columns)):
-        column, weight, largest = columns[k], terms[k], m[start:stop]
-        for i in range(len(column)):
-            distance[i] += ZERO if weight[i] == ZERO else weight[i] * (largest[i] - column[i])
+    for k in range(classes):
+        column, weight, top = columns[k], terms[k], m[start:stop]
+        for i in range(len(distance)):
+            distance[i] += ZERO if weight[i] == ZERO else weight[i] * (top[i] - column[i])
 
 
 @compiled(*of_both(lambda f: types.void(given(f, 2), f[::1], types.float64[::1], f[::1])), error_model="numpy")
 def _values(x, m, rest, out):
     size, short = together(x.shape[1]), x.shape[1] < SHORT
-    end, terms = np.full((2, LANES), x.dtype.type(-np.inf)), np.empty((1, x.shape[1]), x.dtype)
+    terms, following = np.empty((1, x.shape[1]), x.dtype), largest(x, 0)
     for start in range(0, len(x), size):
         stop = min(start + size, len(x))
         if short:
             _across(x, start, stop, m, rest, out)
         for i in range(start, start if short else stop):
-            m[i], rest[i] = along(x, i, end, terms, 0)
+            m[i], rest[i], following = onward(x, i, following, terms, 0)
             out[i] = _distance(x[i], terms[0], m[i])
         for i in range(start, stop):
             mean = out[i] * DOWN / (1.0 + rest[i]) if abs(m[i]) < np.inf else 0.0

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lastlayer.kernels.cpu import compiled
-from lastlayer.kernels.cpu.exponential32 import fma
+from lastlayer.kernels.cpu.lanes import fma, power, where_below
 
 LOG2E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10  # the first in 32 bits: times n it is exact
@@ -57,9 +57,8 @@ def exp(x):
     return scaled if x > LEAST else 0.0
 
 
-@compiled("f8(f8, f8, f8)")
-def term(difference, x, m):
-    """`exponential32.term` of float64."""
+def terms(difference, x, m):
+    """`exponential32.terms` of float64."""
     part = difference - x
     lost = (x - (difference - part)) - (m + part)
     shifted = fma(difference, LOG2E, BIASED_ROUND)
@@ -68,5 +67,7 @@ def term(difference, x, m):
     y = fma(fma(fma(fma(C11, r, C10), r, C9), r, C8), r, C7)
     y = fma(fma(fma(fma(fma(y, r, C6), r, C5), r, C4), r, C3), r, C2)
     y = fma(fma(y, r, 1.0), r, 1.0)
-    scaled = y * np.int64(np.float64(shifted).view(np.int64) << np.int64(52)).view(np.float64)
-    return 0.0 if difference < LEAST_TERM else scaled
+    return where_below(difference, LEAST_TERM, 0.0, y * power(shifted))
+
+
+term = compiled("f8(f8, f8, f8)")(terms)

@@ -7,12 +7,11 @@ entries and the few that are left at the end of a loop get the same bits.
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from lastlayer.kernels.cpu import compiled
+from lastlayer.kernels.cpu.lanes import fma, power, where_below
 
 UP, DOWN = 2.0**64, 2.0**-64  # the sum of terms down to exp(-132) stays a normal number
 LEAST = np.float32(-132.0)  # below it a term is 0: 2^64 exp(-132) is the smallest that the scaling holds
@@ -33,15 +32,6 @@ LN2_32_BITS, LN2_REST = 0.693147180369123816490, 1.90821492927058770002e-10  # t
 ROOT_HALF = 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2)
 
 
-def _fused(context, a, b, c):
-    """``a * b + c``, rounded once."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.fma(*arguments)
-
-    return a(a, a, a), generate
-
-
 def _wide(context):
     """Called in a function, it has LLVM use vectors of 512 bits there where there are any: it prefers 256 on Intel."""
 
@@ -52,30 +42,10 @@ def _wide(context):
     return types.none(), generate
 
 
-def _fetched(context, x, i, j):
-    """The line of memory with ``x[i, j]``, of rows that lie one after another, will be needed: it comes meanwhile."""
-
-    def generate(context, builder, signature, arguments):
-        array = context.make_array(x)(context, builder, arguments[0])
-        row, column = arguments[1:]
-        place = builder.add(builder.mul(row, builder.extract_value(array.shape, 1)), column)
-        pointer = builder.bitcast(builder.gep(array.data, [place]), ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(prefetch, [pointer, number(0), number(2), number(1)])  # to read, into the second cache, data
-        return context.get_dummy_value()
-
-    return types.none(x, i, j), generate
-
-
-fma: Any = intrinsic(_fused)  # called without the context
-fetched: Any = intrinsic(_fetched)
 wide: Any = intrinsic(_wide)
 
 
-@compiled("f4(f4, f4, f4)")
-def term(difference, x, m):
+def terms(difference, x, m):
     """``2^64 exp(x - m)`` for x <= m to a unit in the last place; ``difference`` is x - m as it rounds.
 
     What the rounding took is found again (Knuth's two-sum): at a distance of 80 it would be 32 units.
@@ -87,9 +57,10 @@ def term(difference, x, m):
     r = fma(-n, LN2_HIGH, difference) + fma(-n, LN2_LOW, lost)
     y = fma(fma(fma(fma(C6, r, C5), r, C4), r, C3), r, C2)
     y = fma(fma(y, r, ONE), r, ONE)
-    power = np.int32(np.float32(shifted).view(np.int32) << EXPONENT)
-    scaled = y * np.int32(power).view(np.float32)
-    return ZERO if difference < LEAST else scaled
+    return where_below(difference, LEAST, ZERO, y * power(shifted))
+
+
+term = compiled("f4(f4, f4, f4)")(terms)
 
 
 @compiled("f8(f8)", error_model="numpy")  # a division that asks whether it is by 0 is no vector's

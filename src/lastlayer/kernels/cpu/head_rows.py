@@ -1,131 +1,260 @@
 """`linear.tile`'s functions of a tile of logits, one row at a time, which stays in the second cache.
 
     1  formula, NumPy, float64: eight tables of the tile's size
-    2  these loops: one read for the largest entry, one for the sums, one read and write for the slopes
+    2  loops: one read for the largest entry, one for the sums, one read and write for the slopes: .53 ns an entry for
+       the sums, .73 for the slopes, .33 and .16 for first classes and ranks, each a kernel that reads the tile anew
+    3  vectors of 512 bits (`wide`), an exponential that bounds nothing but its result, entries read as what they are
+       in place of a copy as bits: .34 and .27
+    4  sums, first classes and ranks row by row in one kernel; the row is wrapped into columns, and a column whose
+       largest entry is not among the k largest of these holds none of the k first: .53 for all three
 
-``bench/linear.py`` prints the times of both. Tiles are float32, or bfloat16 as their bits, which are computed in
-float32. The largest entry is found over integers that are ordered as the floats are, since a maximum of floats, which
-must mind nan, is not vectorised. Sums run in lanes over `BLOCK` entries and in float64 over blocks, so a row's bits
-depend on the row alone.
+Times are of one thread of an Intel Xeon with AVX-512, a tile of 64 x 16,384 in float32, of which .15 is reading it from
+the third cache. ``bench/linear.py`` prints those of whole losses. Tiles are float32, or bfloat16 as their bits, which
+are computed in float32. The largest entry is found over integers that are ordered as the floats are, since a maximum of
+floats, which must mind nan, is not vectorised. Sums run in lanes over `BLOCK` entries and in float64 over blocks, so a
+row's bits depend on the row alone.
 """
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from lastlayer.kernels.cpu import compiled
+from lastlayer.kernels.cpu.exponential32 import C2, C3, C4, C5, C6, LN2_HIGH, LN2_LOW, LOG2E, ONE, ZERO, wide
+from lastlayer.kernels.cpu.lanes import fma, power
 
 BLOCK = 2048
-STRIP = 64  # entries with one largest
-LANES = {"reassoc", "contract", "nsz", "arcp"}  # sums in several lanes; nan and inf stay what they are
+LINE, DEEP = 64, 64  # a row is wrapped into columns of as many entries, of which the largest are found first
+LANES = {"reassoc", "contract"}  # sums in several lanes; nan and inf stay what they are
 
 F = np.float32
-ZERO, ONE = F(0), F(1)
-LOG2_E, LN2_HIGH, LN2_LOW = F(1.4426950408889634), F(0.693359375), F(-2.12194440e-4)  # the high part in 9 bits: exact
-C0, C1, C2, C3, C4, C5 = (  # (e^f - 1 - f) / f^2 up to half of log 2, to a unit in the last place (Cephes, expf)
-    F(c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-)
-LEAST = F(-87.0)  # below it exp is 0 here: it would soon be subnormal
+ROUND = F(1.5 * 2**23 + 127)  # adding it rounds to an integer, which stands in the lowest bits, biased
+LEAST = F(-87.33)  # below it exp is 0 here: it would be subnormal
 FAR = F(-1e18)  # its square is finite: stands for -inf where a product with 0 must be 0
 SIGN = np.int32(31)
+UPPER = np.int32(16)  # bfloat16 is the upper half of float32
 MAGNITUDE = np.int32(0x7FFFFFFF)
+INFINITY = np.int32(0x7F800000)
 LOWEST_KEY = np.int32(-0x80000000)
 
-
-@compiled("f4(f4)", fastmath={"contract"})
-def _exp(d):
-    """``exp(d)`` for d <= 0 to a unit in the last place, 0 below `LEAST`."""
-    bounded = max(d, LEAST)
-    q = np.rint(bounded * LOG2_E)
-    f = (bounded - q * LN2_HIGH) - q * LN2_LOW
-    y = ((((C0 * f + C1) * f + C2) * f + C3) * f + C4) * f + C5
-    y = y * (f * f) + f + ONE
-    power = (np.int32(q) + np.int32(127)) << np.int32(23)
-    scaled = y * np.int32(power).view(np.float32)
-    return scaled if d >= LEAST else ZERO
+Row, Rows, Keys, Counts = (lambda t: t[::1]), (lambda t: t[:, ::1]), types.int32[::1], types.int64[::1]
 
 
-@compiled("f4(i4)")
+def of_tiles(signature):
+    """A signature for tiles of float32 and for those of the bits of bfloat16."""
+    return [signature(types.float32), signature(types.uint16)]
+
+
+def number(of) -> Any:
+    """In compiled code: an entry of a tile as float32."""
+
+
+def entry(of, row) -> Any:
+    """In compiled code: a number as an entry of a row; bfloat16 is the nearest, ties to even, and a nan stays one."""
+
+
+@overload(number)
+def _number_of_type(of):
+    if of == types.float32:
+        return lambda of: of
+    return lambda of: np.int32(np.int32(of) << UPPER).view(np.float32)
+
+
+@overload(entry)
+def _entry_of_type(of, row):
+    if row.dtype == types.float32:
+        return lambda of, row: of
+    return lambda of, row: _nearest(np.float32(of).view(np.int32))
+
+
+@compiled("i4(i4)", inner=True)
+def _nearest(bits):
+    odd = np.int32(np.int32(bits >> UPPER) & np.int32(1))
+    nearest = np.int32(np.int32(np.int32(bits + np.int32(0x7FFF)) + odd) >> UPPER)
+    return np.int32(0x7FC0) if np.int32(bits & MAGNITUDE) > INFINITY else nearest
+
+
+@compiled("i4(f4)", inner=True)
+def _key(of):
+    """An integer that is in the order of the numbers."""
+    bits = np.float32(of).view(np.int32)
+    return np.int32(bits ^ np.int32(np.int32(bits >> SIGN) & MAGNITUDE))
+
+
+@compiled("f4(i4)", inner=True)
 def _of_key(key):
     return np.int32(key ^ np.int32(np.int32(key >> SIGN) & MAGNITUDE)).view(np.float32)
 
 
-@compiled("UniTuple(f4, 4)(f4[::1], f4)", fastmath=LANES)
-def _block_sums(x, m):
-    """Sum of exp below the largest and of its products with the distance; how many are the largest, how many below."""
-    rest, moment, equal, below = ZERO, ZERO, ZERO, ZERO
-    for j in range(len(x)):
-        v = x[j]
-        d = v - m
-        e = _exp(d) if v < m else ZERO
-        rest += e
-        moment -= e * max(d, LEAST) if v < m else ZERO
-        equal += ONE if v == m else ZERO
-        below += ONE if v < m else ZERO
-    return rest, moment, equal, below
+@compiled("f4(f4)", inner=True)
+def exp(d):
+    """``exp(d)`` for d <= 0 to a unit in the last place, 0 below `LEAST`."""
+    shifted = fma(d, LOG2E, ROUND)
+    n = shifted - ROUND
+    r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, d))
+    y = fma(fma(fma(fma(C6, r, C5), r, C4), r, C3), r, C2)
+    y = fma(fma(y, r, ONE), r, ONE)
+    return ZERO if d < LEAST else y * power(shifted)
 
 
-@compiled("UniTuple(f8, 3)(f4[::1], f4)")
-def _row_parts(x, m):
-    rest, moment, equal, below = 0.0, 0.0, 0.0, 0.0
-    for start in range(0, len(x), BLOCK):
-        r, w, e, b = _block_sums(x[start : start + BLOCK], m)
+@compiled(*of_tiles(lambda t: types.int32(Row(t))), inner=True)
+def _largest(row):
+    """The key of the largest entry."""
+    wide()
+    key = LOWEST_KEY
+    for j in range(len(row)):
+        key = max(key, _key(number(row[j])))
+    return key
+
+
+@compiled(*of_tiles(lambda t: types.UniTuple(types.float32, 3)(Row(t), types.float32)), fastmath=LANES, inner=True)
+def _block_sums(row, m):
+    """Sum of exp below the largest and of its products with the distance; how many are the largest."""
+    wide()
+    rest, moment, equal = ZERO, ZERO, ZERO
+    for j in range(len(row)):
+        d = number(row[j]) - m
+        e = exp(d)
+        rest += ZERO if d == ZERO else e
+        moment -= e * max(d, LEAST)
+        equal += ONE if d == ZERO else ZERO
+    return rest, moment, equal
+
+
+@compiled(*of_tiles(lambda t: types.float64(Row(t), types.float32)), inner=True)
+def _infinite(row, m):
+    """How many others share a largest entry that is infinite; nan where there is a nan."""
+    rest = -1.0
+    for j in range(len(row)):
+        v = number(row[j])
+        rest += (v == m) if v == v else np.nan
+    return rest
+
+
+@compiled(*of_tiles(lambda t: types.UniTuple(types.float64, 3)(Row(t), types.float32)), inner=True)
+def _row_parts(row, m):
+    if not np.isfinite(m):
+        rest = _infinite(row, m)
+        return (np.nan, np.nan, np.nan) if rest != rest else (np.float64(m), rest if m > 0 else 0.0, 0.0)
+    rest, moment, equal = 0.0, 0.0, 0.0
+    for start in range(0, len(row), BLOCK):
+        r, w, e = _block_sums(row[start : start + BLOCK], m)
         rest += r
         moment += w
         equal += e
-        below += b
-    if equal + below != len(x):  # a nan is neither
+    if rest != rest:
         return np.nan, np.nan, np.nan
-    if m == -np.inf:
-        return -np.inf, 0.0, 0.0
     return np.float64(m), rest + (equal - 1.0), moment
 
 
-@compiled("void(f4[::1], f4, f4, f4, f4, f4)", fastmath={"contract"})
-def _slopes(x, m, a, b, u, curve):
-    for j in range(len(x)):
-        v = x[j]
-        d = v - m
-        near = max(v, FAR)
-        slope = _exp(d) * (a + b * max(d, LEAST)) - (u if v > -np.inf else ZERO)
-        x[j] = slope * (ONE - near * near * curve)
+@compiled(*of_tiles(lambda t: types.int64(Row(t), types.float32, types.boolean)), inner=True)
+def _before(part, at, ties):
+    """How many entries of part of a row come before a later one (``ties``) or an earlier one of logit ``at``."""
+    wide()
+    count = np.int32(0)
+    for j in range(len(part)):
+        v = number(part[j])
+        count = np.int32(count + np.int32((v > at) | ((v == at) & ties)))
+    return np.int64(count)
 
 
-@compiled("i4(i4, i4)")
-def _rounded(bits, shift):
-    """The bits of a float32 in the dtype of the tile: bfloat16 is the nearest, ties to even; a nan stays one."""
-    odd = np.int32(np.int32(bits >> shift) & np.int32(1))
-    nearest = np.int32(np.int32(np.int32(bits + np.int32(0x7FFF)) + odd) >> shift)
-    undefined = np.int32(bits & MAGNITUDE) > np.int32(0x7F800000)
-    half = np.int32(0x7FC0) if undefined else nearest
-    return bits if shift == 0 else half
+@compiled(*of_tiles(lambda t: types.int64(Row(t), types.float32, types.int64)), inner=True)
+def _rank(row, at, target):
+    y = min(max(target, 0), len(row))
+    return _before(row[:y], at, True) + _before(row[y:], at, False)
 
 
-@compiled("void(u2[::1], i4, f4, f4, f4)", "void(i4[::1], i4, f4, f4, f4)", fastmath={"contract"})
-def _plain_slopes(row, shift, m, a, u):
-    """Those of a row without ``b`` and ``curve``, in one pass."""
-    for j in range(len(row)):
-        v = np.int32(np.int32(row[j]) << shift).view(np.float32)
-        slope = np.float32(_exp(v - m) * a - (u if v > -np.inf else ZERO))
-        row[j] = _rounded(slope.view(np.int32), shift)
+@compiled(*of_tiles(lambda t: types.void(Row(t), Keys)), inner=True)
+def _largest_of_columns(row, largest):
+    """The keys of the largest entries of the columns that a row is wrapped into, `DEEP` lines of `LINE` at a time."""
+    wide()
+    whole = len(row) // LINE
+    lines = row[: whole * LINE].reshape((whole, LINE))
+    largest[:] = LOWEST_KEY
+    for r in range(whole):
+        line, into = lines[r], largest[r // DEEP * LINE :]
+        for c in range(LINE):
+            into[c] = max(into[c], _key(number(line[c])))
+    line, into = row[whole * LINE :], largest[whole // DEEP * LINE :]
+    for c in range(len(line)):
+        into[c] = max(into[c], _key(number(line[c])))
 
 
-@compiled("void(f4[::1], f4, f4, f4)")
-def _special_slopes(x, m, a, u):
-    """The row of an infinite or undefined largest entry: its limit, nothing, or nan."""
-    for j in range(len(x)):
-        if m == np.inf:
-            share = a if x[j] == np.inf else ZERO
-            x[j] = share - (u if x[j] > -np.inf else ZERO)
-        else:
-            x[j] = ZERO if m == -np.inf else F(np.nan)
+@compiled("i4(i4[::1], i4[::1])", inner=True)
+def _kth(keys, best):
+    """The k-th largest key, k being as long as ``best``."""
+    k = len(best)
+    best[:] = LOWEST_KEY
+    for j in range(len(keys)):
+        key, place = keys[j], k
+        while place > 0 and best[place - 1] < key:
+            if place < k:
+                best[place] = best[place - 1]
+            place -= 1
+        if place < k:
+            best[place] = key
+    return best[k - 1]
 
 
-@compiled("UniTuple(f8, 2)(f4[::1], f4)", fastmath=LANES)
-def _row_totals(x, m):
+@compiled(*of_tiles(lambda t: types.void(Row(t), Keys, types.int32, types.float32[::1], Counts)), inner=True)
+def _tops(row, largest, least, values, index):
+    """The largest entries in falling order, the first of equals first, from the columns whose largest is enough."""
+    k, n = len(values), len(row)
+    values[:] = -np.inf
+    index[:] = n
+    for q in range(len(largest)):
+        if largest[q] < least:
+            continue
+        start = q // LINE * (LINE * DEEP) + q % LINE
+        for j in range(start, min(start + LINE * DEEP, n), LINE):
+            v, place = number(row[j]), k
+            while place > 0 and (v > values[place - 1] or (v == values[place - 1] and j < index[place - 1])):
+                if place < k:
+                    values[place] = values[place - 1]
+                    index[place] = index[place - 1]
+                place -= 1
+            if place < k:
+                values[place] = v
+                index[place] = j
+
+
+@compiled(
+    *of_tiles(
+        lambda t: types.void(
+            Rows(t),
+            types.float64[::1],
+            Counts,
+            types.float64[:, ::1],
+            Counts,
+            types.float32[:, ::1],
+            types.int64[:, ::1],
+        )
+    )
+)
+def _stats(tile, at, target, parts, ranks, values, index):
+    k, n = values.shape[1], tile.shape[1]
+    best, largest = np.empty(k, np.int32), np.empty((n + LINE * DEEP - 1) // (LINE * DEEP) * LINE, np.int32)
+    for i in range(len(tile)):
+        row = tile[i]
+        if k:
+            _largest_of_columns(row, largest)
+            least = _kth(largest, best)
+            _tops(row, largest, np.int32(-1) if least == 0 else least, values[i], index[i])  # -0.0 is as large as 0.0
+        m = _of_key(best[0] if k else _largest(row))
+        parts[i, 0], parts[i, 1], parts[i, 2] = _row_parts(row, m)
+        if len(ranks):
+            ranks[i] = _rank(row, F(at[i]), target[i])
+
+
+@compiled(*of_tiles(lambda t: types.UniTuple(types.float64, 2)(Row(t), types.float32)), fastmath=LANES, inner=True)
+def _row_totals(row, m):
     total, count = 0.0, 0.0
-    for start in range(0, len(x), BLOCK):
-        t, c = ZERO, ZERO
-        for j in range(start, min(start + BLOCK, len(x))):
-            v = x[j]
+    for start in range(0, len(row), BLOCK):
+        part, t, c = row[start : start + BLOCK], ZERO, ZERO
+        for j in range(len(part)):
+            v = number(part[j])
             t += m - v if (v > -np.inf) & (v != m) else ZERO
             c += ONE if v > -np.inf else ZERO
         total += t
@@ -133,160 +262,90 @@ def _row_totals(x, m):
     return total, count
 
 
-@compiled("i4(u2[:, ::1], i8, i4, i4[::1])", "i4(i4[:, ::1], i8, i4, i4[::1])")
-def _load(tile, i, shift, bits):
-    """A row as the bits of float32, bfloat16 being its upper half; gives the key of its largest entry."""
-    key = LOWEST_KEY
-    for j in range(len(bits)):
-        v = np.int32(np.int32(tile[i, j]) << shift)
-        bits[j] = v
-        key = max(key, np.int32(v ^ np.int32(np.int32(v >> SIGN) & MAGNITUDE)))
-    return key
-
-
-@compiled("void(i4[::1], u2[:, ::1], i8, i4)", "void(i4[::1], i4[:, ::1], i8, i4)")
-def _store(bits, tile, i, shift):
-    """A row in the dtype of the tile."""
-    for j in range(len(bits)):
-        tile[i, j] = _rounded(bits[j], shift)
-
-
-@compiled("void(u2[:, ::1], i4, f8[:, ::1])", "void(i4[:, ::1], i4, f8[:, ::1])")
-def _parts(tile, shift, out):
-    bits = np.empty(tile.shape[1], np.int32)
-    x = bits.view(np.float32)
+@compiled(*of_tiles(lambda t: types.void(Rows(t), types.float64[::1], types.float64[:, ::1])))
+def _totals(tile, largest, out):
     for i in range(len(tile)):
-        m = _of_key(_load(tile, i, shift, bits))
-        out[i, 0], out[i, 1], out[i, 2] = _row_parts(x, m)
+        out[i, 0], out[i, 1] = _row_totals(tile[i], F(largest[i]))
 
 
-@compiled("void(u2[:, ::1], i4, f8[::1], f8[:, ::1])", "void(i4[:, ::1], i4, f8[::1], f8[:, ::1])")
-def _totals(tile, shift, largest, out):
-    bits = np.empty(tile.shape[1], np.int32)
-    x = bits.view(np.float32)
-    for i in range(len(tile)):
-        _load(tile, i, shift, bits)
-        out[i, 0], out[i, 1] = _row_totals(x, F(largest[i]))
+@compiled(*of_tiles(lambda t: types.void(Row(t), *[types.float32] * 3)), inner=True)
+def _plain_slopes(row, m, a, u):
+    """Those of a row without ``b`` and ``curve``."""
+    wide()
+    for j in range(len(row)):
+        v = number(row[j])
+        row[j] = entry(fma(exp(v - m), a, -u if v > -np.inf else ZERO), row)
 
 
-@compiled("void(u2[:, ::1], i4, f8[:, ::1], f8)", "void(i4[:, ::1], i4, f8[:, ::1], f8)")
-def _all_slopes(tile, shift, lines, curve):
-    bits = np.empty(tile.shape[1], np.int32)
-    x = bits.view(np.float32)
+@compiled(*of_tiles(lambda t: types.void(Row(t), *[types.float32] * 5)), fastmath={"contract"}, inner=True)
+def _slopes(row, m, a, b, u, curve):
+    wide()
+    for j in range(len(row)):
+        v = number(row[j])
+        d, near = v - m, max(v, FAR)
+        slope = exp(d) * (a + b * max(d, LEAST)) - (u if v > -np.inf else ZERO)
+        row[j] = entry(np.float32(slope * (ONE - near * near * curve)), row)
+
+
+@compiled(*of_tiles(lambda t: types.void(Row(t), *[types.float32] * 3)), inner=True)
+def _special_slopes(row, m, a, u):
+    """The row of an infinite or undefined largest entry: its limit, nothing, or nan."""
+    for j in range(len(row)):
+        v, slope = number(row[j]), ZERO if m == -np.inf else F(np.nan)
+        if m == np.inf:
+            slope = np.float32((a if v == np.inf else ZERO) - (u if v > -np.inf else ZERO))
+        row[j] = entry(slope, row)
+
+
+@compiled(*of_tiles(lambda t: types.void(Rows(t), types.float64[:, ::1], types.float64)))
+def _all_slopes(tile, lines, curve):
     for i in range(len(tile)):
         m, a, b, u = F(lines[i, 0]), F(lines[i, 1]), F(lines[i, 2]), F(lines[i, 3])
-        if np.isfinite(m) and b == 0 and curve == 0:
-            _plain_slopes(tile[i], shift, m, a, u)
-            continue
-        _load(tile, i, shift, bits)
-        if np.isfinite(m):
-            _slopes(x, m, a, b, u, F(curve))
+        if not np.isfinite(m):
+            _special_slopes(tile[i], m, a, u)
+        elif b == 0 and curve == 0:
+            _plain_slopes(tile[i], m, a, u)
         else:
-            _special_slopes(x, m, a, u)
-        _store(bits, tile, i, shift)
+            _slopes(tile[i], m, a, b, u, F(curve))
 
 
-@compiled("i8(u2[::1], i4, f4, b1)", "i8(i4[::1], i4, f4, b1)")
-def _before(part, shift, at, ties):
-    """How many entries of part of a row come before a later one (``ties``) or an earlier one of logit ``at``."""
-    count = np.int32(0)
-    for j in range(len(part)):
-        v = np.int32(np.int32(part[j]) << shift).view(np.float32)
-        count = np.int32(count + np.int32((v > at) | ((v == at) & ties)))
-    return np.int64(count)
-
-
-@compiled("void(u2[:, ::1], i4, f8[::1], i8[::1], i8[::1])", "void(i4[:, ::1], i4, f8[::1], i8[::1], i8[::1])")
-def _ranks(tile, shift, at, target, out):
+@compiled(*of_tiles(lambda t: types.void(Rows(t), types.float64[::1], Counts, Counts)))
+def _ranks(tile, at, target, out):
     for i in range(len(tile)):
-        y = min(max(target[i], 0), tile.shape[1])
-        out[i] = _before(tile[i, :y], shift, F(at[i]), True) + _before(tile[i, y:], shift, F(at[i]), False)
+        out[i] = _rank(tile[i], F(at[i]), target[i])
 
 
-@compiled("i4(u2[::1], i4)", "i4(i4[::1], i4)")
-def _largest_key(part, shift):
-    key = LOWEST_KEY
-    for j in range(len(part)):
-        v = np.int32(np.int32(part[j]) << shift)
-        key = max(key, np.int32(v ^ np.int32(np.int32(v >> SIGN) & MAGNITUDE)))
-    return key
-
-
-@compiled(
-    "void(u2[::1], i4, i4[::1], f4[::1], i8[::1])",
-    "void(i4[::1], i4, i4[::1], f4[::1], i8[::1])",
-)
-def _row_top(row, shift, strips, values, index):
-    """The largest entries in falling order, the first of equals first: they lie in the k strips of the largest."""
-    k, n = len(values), len(row)
-    values[:] = -np.inf
-    index[:] = n
-    best = np.full(k, LOWEST_KEY, np.int32)
-    for s in range(len(strips)):
-        key = strips[s] = _largest_key(row[s * STRIP : (s + 1) * STRIP], shift)
-        place = k
-        while place > 0 and best[place - 1] < key:
-            if place < k:
-                best[place] = best[place - 1]
-            place -= 1
-        if place < k:
-            best[place] = key
-    for s in range(len(strips)):
-        if strips[s] < best[k - 1]:
-            continue
-        for j in range(s * STRIP, min((s + 1) * STRIP, n)):
-            v = np.int32(np.int32(row[j]) << shift).view(np.float32)
-            if index[k - 1] < n and not v > values[k - 1]:
-                continue
-            place = k - 1
-            while place > 0 and (index[place - 1] == n or values[place - 1] < v):
-                values[place] = values[place - 1]
-                index[place] = index[place - 1]
-                place -= 1
-            values[place] = v
-            index[place] = j
-
-
-@compiled("void(u2[:, ::1], i4, f4[:, ::1], i8[:, ::1])", "void(i4[:, ::1], i4, f4[:, ::1], i8[:, ::1])")
-def _tops(tile, shift, values, index):
-    strips = np.empty((tile.shape[1] + STRIP - 1) // STRIP, np.int32)
-    for i in range(len(tile)):
-        _row_top(tile[i], shift, strips, values[i], index[i])
-
-
-def _bits(tile):
-    """A tile as integers, and how far they stand from those of float32."""
-    return (tile, np.int32(16)) if tile.itemsize == 2 else (tile.view(np.int32), np.int32(0))
+def stats(tile, k, at=None, target=None):
+    """The same parts, ranks and first classes as the formula."""
+    n = len(tile)
+    if at is None:
+        at, target, ranks = np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
+    else:
+        at, target, ranks = np.ascontiguousarray(at), np.ascontiguousarray(target), np.empty(n, np.int64)
+    parts, values, index = np.empty((n, 3)), np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+    _stats(tile, at, target, parts, ranks, values, index)
+    return parts.T, ranks, values, index
 
 
 def parts(tile):
     """The same three columns as the formula."""
-    out = np.empty((len(tile), 3))
-    _parts(*_bits(tile), out)
-    return out.T
+    return stats(tile, 0)[0]
 
 
 def totals(tile, largest):
     """The same two columns as the formula."""
     out = np.empty((len(tile), 2))
-    _totals(*_bits(tile), np.ascontiguousarray(largest), out)
+    _totals(tile, np.ascontiguousarray(largest), out)
     return out.T
 
 
 def slopes(tile, largest, a, b, u, curve):
     """The same slopes as the formula, in place of the tile."""
-    _all_slopes(*_bits(tile), np.stack([largest, a, b, u], axis=1), float(curve))
+    _all_slopes(tile, np.stack([largest, a, b, u], axis=1), float(curve))
 
 
 def ranks(tile, at, target):
     """The same numbers as the formula."""
     out = np.empty(len(tile), np.int64)
-    _ranks(*_bits(tile), np.ascontiguousarray(at), np.ascontiguousarray(target), out)
+    _ranks(tile, np.ascontiguousarray(at), np.ascontiguousarray(target), out)
     return out
-
-
-def tops(tile, k):
-    """The same values and classes as the formula."""
-    values, index = np.empty((len(tile), k), np.float32), np.empty((len(tile), k), np.int64)
-    _tops(*_bits(tile), values, index)
-    return values, index

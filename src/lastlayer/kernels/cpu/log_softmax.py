@@ -11,7 +11,7 @@ from numba import types
 
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential32 import log1p, wide
-from lastlayer.kernels.cpu.max_rest import as_rows, given, of_both, over_rows, packed, parts, result, together
+from lastlayer.kernels.cpu.max_rest import as_rows, given, largest, of_both, over_rows, packed, parts, result, together
 from lastlayer.kernels.cpu.softmax import NO_TARGET, weigh
 
 
@@ -30,10 +30,10 @@ def _logarithms(x, m, normaliser, fill, out):
 
 @compiled(*of_both(lambda f: types.void(given(f, 2), f[::1], types.float64[::1], f, f[:, ::1])))
 def _values(x, m, rest, fill, out):
-    size = together(x.shape[1])
+    size, following = together(x.shape[1]), largest(x, 0)
     for start in range(0, len(x), size):
         stop = min(start + size, len(x))
-        parts(x, start, stop, m, rest)
+        following = parts(x, start, stop, m, rest, following)
         for i in range(start, stop):
             _logarithms(x[i], m[i], out.dtype.type(log1p(rest[i])), fill, out[i])
 

@@ -1,22 +1,22 @@
 """`transform.softmax.logsumexp` from the (max, rest) of each row; the ladder is in `max_rest`."""
 
 import numpy as np
-from numba import types
 
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential32 import log1p
-from lastlayer.kernels.cpu.max_rest import as_rows, given, of_both, over_rows, parts, result, together
+from lastlayer.kernels.cpu.max_rest import as_rows, largest, over_rows, parts, result, together
 from lastlayer.kernels.cpu.softmax import NO_TARGET, weighed
 
 
-@compiled(*of_both(lambda f: types.void(given(f, 2), f[::1], types.float64[::1], given(types.int64, 1), f[::1])))
+@compiled()
 def values(x, m, rest, target, out):
     """The logsumexp of each row; less the logit of its target, where there is one."""
     size = together(x.shape[1])
     offset = np.empty(size)
+    following = largest(x, 0)
     for start in range(0, len(x), size):
         stop = min(start + size, len(x))
-        parts(x, start, stop, m, rest)
+        following = parts(x, start, stop, m, rest, following)
         offset[: stop - start] = m[start:stop]
         for i in range(start, stop if len(target) else start):
             chosen = x[i, target[i]]

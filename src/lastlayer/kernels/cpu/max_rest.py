@@ -9,10 +9,17 @@
     4  vectors of 512 bits (`wide`): .23 ns, 25 instructions for 16 entries, two a cycle
     5  the next row fetched into the second cache meanwhile: 13.3 ms for 16.0 (50,000 x 1,000)
     6  rows across by gathers, and a logarithm that does not ask whether it divides by 0: .93 ns an entry of 10 for 1.46
+    7  vectors written out (`lanes`), so that a maximum is one instruction for four, and a row's end is one vector and
+       not a copy of it: .27 ns for .40 at 1,000 classes and for .30 at 32,000, all in the cache
+    8  the largest entry of the next row found by the loop over the exponentials of this one, which fetches that row:
+       memory and ports work at once
+    9  short rows turned by shuffles, 16 x 16 at a time, their sums in registers: .72 ns an entry of 10 for .96
 
 Two cores of an Intel Xeon with AVX-512, float32, where reading 50,000 x 1,000 takes 5.5 to 6 ms. What lost: fetching
 into the first cache (17.7 ms) or past the caches (29.6); conditional sums in place of sums of conditional terms (not
-vectorised: 85 ms); the exponentials taken twice in place of scaling them where they lie (.53 ns for .38).
+vectorised: 85 ms); the exponentials taken twice in place of scaling them where they lie (.53 ns for .38); a function
+call a row, whose counts of references to arrays are atomic (.44 ns at 1,000 classes), hence `inline`; one float32 sum
+for 128 vectors (4.2 units on a row with a large first entry), hence `STRIP`.
 
 A row's own length alone decides in which order its entries are added, so neighbours, threads and layout change no bit.
 The times are printed by ``bench/softmax.py``.
@@ -25,19 +32,30 @@ from numba import types
 from numba.extending import overload
 
 from lastlayer.kernels.cpu import compiled, exponential, exponential32
-from lastlayer.kernels.cpu.exponential32 import DOWN, ONE, ZERO, fetched, wide
+from lastlayer.kernels.cpu.exponential32 import DOWN, ONE, ZERO, wide
 from lastlayer.kernels.cpu.halves import narrow, widened
+from lastlayer.kernels.cpu.lanes import (
+    BYTES,
+    Lanes,
+    highest,
+    lanes,
+    larger,
+    load,
+    load_part,
+    store,
+    store_part,
+    total,
+    turn,
+    where_same,
+)
 from lastlayer.parallel import over_ranges
 
 SHORT = 32  # classes: below, vectors run across rows
 TILE = 256  # rows of a tile that lies across: 31 classes of them are 32 kB
-LANES = 64  # entries of the longest vector step; a row's end is filled up to it
-LINE = 64  # bytes that memory gives at once
-BLOCK = 2048  # entries summed in lanes before float64 takes over
-RANGE = 2**21  # entries of one range of the pool: half a millisecond; half as many where they have to be packed
-
-SIGN32, MAGNITUDE32, LEAST_KEY32 = np.int32(31), np.int32(2**31 - 1), np.int32(-(2**31))
-SIGN64, MAGNITUDE64, LEAST_KEY64 = np.int64(63), np.int64(2**63 - 1), np.int64(-(2**63))
+LANES = 64  # entries of the longest step of a loop that LLVM makes a vector loop
+BLOCK = 2048  # entries summed in many lanes before float64 takes over
+STRIP = 512  # the same where there are as few lanes as a vector has: 32 roundings of float32 each
+RANGE = 2**21  # entries of one range of the pool: half a millisecond; fewer where they are packed, or rows short
 
 
 def of_both(signature):
@@ -50,70 +68,28 @@ def given(dtype, ndim):
     return types.Array(dtype, ndim, "C", readonly=True)
 
 
-@compiled(types.float32(given(types.float32, 2), types.int64, types.int64), inner=True)
-def _largest32(x, i, count):
-    """The largest by the bits as an integer that is in the order of the floats, nan beyond the ends."""
-    wide()
-    bits, key = x[i, :count].view(np.int32), LEAST_KEY32
-    for j in range(len(bits)):
-        v = bits[j]
-        key = max(key, np.int32(v ^ np.int32(np.int32(v >> SIGN32) & MAGNITUDE32)))
-    return np.int32(key ^ np.int32(np.int32(key >> SIGN32) & MAGNITUDE32)).view(np.float32)
-
-
-@compiled(types.float64(given(types.float64, 2), types.int64, types.int64), inner=True)
-def _largest64(x, i, count):
-    wide()
-    bits, key = x[i, :count].view(np.int64), LEAST_KEY64
-    for j in range(len(bits)):
-        v = bits[j]
-        key = max(key, v ^ ((v >> SIGN64) & MAGNITUDE64))
-    return np.int64(key ^ ((key >> SIGN64) & MAGNITUDE64)).view(np.float64)
-
-
-def largest(x, i, count) -> Any:
-    """In compiled code: the largest of the first entries of row i, of either type; where one is nan, any number."""
-
-
 def term(difference, x, m) -> Any:
-    """In compiled code: `exponential32.term` or that of float64, by the type of ``x``."""
-
-
-@overload(largest)
-def _largest_of_type(x, i, count):
-    chosen = _largest32 if x.dtype == types.float32 else _largest64
-    return lambda x, i, count: chosen(x, i, count)
+    """In compiled code: `exponential32.terms` or that of float64, by the type of ``x``."""
 
 
 @overload(term)
 def _term_of_type(difference, x, m):
-    chosen = exponential32.term if x == types.float32 else exponential.term
-    return lambda difference, x, m: chosen(difference, x, m)
+    number = x.dtype if isinstance(x, Lanes) else x
+    return exponential32.terms if number == types.float32 else exponential.terms
 
 
-@compiled(
-    *of_both(
-        lambda f: types.UniTuple(f, 2)(
-            given(f, 2), types.int64, types.int64, types.int64, f, f[:, ::1], types.int64, types.int64
-        )
-    ),
-    fastmath={"reassoc"},
-    inner=True,
-)
-def _others(x, i, start, stop, m, terms, o, at):
-    """The sum of `term` over the entries of part of row i that are not ``m``, and how many are; each is left."""
-    wide()
-    part, into, rest, equal = x[i, start:stop], terms[o, at:], ZERO, ZERO
-    for j in range(len(part)):
-        difference = part[j] - m
-        t = term(difference, part[j], m)
-        into[j] = t
-        rest += ZERO if difference == ZERO else t
-        equal += ONE if difference == ZERO else ZERO
-    return rest, equal
+@compiled(inline="always")
+def largest(x, i):
+    """The largest entry of row i; where one is nan, any number."""
+    step, classes = BYTES // x.itemsize, x.shape[1]
+    whole = classes // step * step
+    most = lanes(x.dtype.type(-np.inf))
+    for j in range(0, whole, step):
+        most = larger(load(x, (i, j)), most)
+    return highest(larger(load_part(x, (i, whole), -np.inf), most))
 
 
-@compiled(*of_both(lambda f: types.UniTuple(types.float64, 2)(given(f, 1), types.float64)), inner=True)
+@compiled(inner=True)
 def _special(row, m):
     """Of a row that holds nan, or whose largest entry is infinite: entries of +inf share it."""
     for j in range(len(row)):
@@ -127,74 +103,82 @@ def _special(row, m):
     return m, rest
 
 
-@compiled(
-    *of_both(lambda f: types.UniTuple(types.float64, 2)(given(f, 2), types.int64, f[:, ::1], f[:, ::1], types.int64)),
-    inner=True,
-)
-def along(x, i, end, terms, o):
-    """``m`` and ``rest`` of row i; its terms are left in row o of ``terms``, if that is as long.
+@compiled(inline="always")
+def _added(x, m, rest, equal):
+    """The terms of a vector; they, or if ``m`` that it is ``m``, are added."""
+    difference = x - m
+    t = term(difference, x, lanes(m))
+    return (
+        t,
+        where_same(difference, ZERO, rest, rest + t),
+        where_same(difference, ZERO, equal + ONE, equal),
+    )
 
-    ``end`` is two vector steps, of which the first holds -inf. The next row is fetched meanwhile: to read and to
-    compute in turn would take the time of both.
+
+@compiled(inline="always")
+def _others(x, i, start, stop, m, most, terms, o):
+    """Of part of row i the sum of `term` over entries below ``m`` and how many are not; ``most`` of the next row.
+
+    The next row is read meanwhile: to read and to compute in turn would take the time of both.
     """
-    classes = x.shape[1]
-    whole = classes // LANES * LANES
-    for j in range(classes - whole):
-        end[0, j] = x[i, whole + j]
-    m = max(largest(x, i, whole), largest(end, 0, LANES)) if whole else largest(end, 0, LANES)
-    if not abs(m) < np.inf:
-        return _special(x[i], m)
-    first, equal = _others(end, 0, 0, LANES, m, end, 1, 0)
-    kept = terms.shape[1] == classes
-    if kept:
-        for j in range(classes - whole):
-            terms[o, whole + j] = end[1, j]
-    total, lost, count = np.float64(first), 0.0, np.float64(equal)
-    for start in range(0, whole, BLOCK):
-        stop = min(start + BLOCK, whole)
-        if i + 1 < len(x):
-            for j in range(start, stop, LINE // x.itemsize):
-                fetched(x, i + 1, j)
-        part, equal = _others(x, i, start, stop, m, terms, o, start if kept else 0)
+    step, after, kept = BYTES // x.itemsize, min(i + 1, len(x) - 1), o < len(terms)
+    rest, equal = lanes(x.dtype.type(0.0)), lanes(x.dtype.type(0.0))
+    whole = stop // step * step
+    for j in range(start, whole, step):
+        most = larger(load(x, (after, j)), most)
+        t, rest, equal = _added(load(x, (i, j)), m, rest, equal)
+        if kept:
+            store(terms, (o, j), t)
+    if whole < stop:
+        most = larger(load_part(x, (after, whole), -np.inf), most)
+        t, rest, equal = _added(load_part(x, (i, whole), -np.inf), m, rest, equal)
+        if kept:
+            store_part(terms, (o, whole), t)
+    return total(rest), total(equal), most
+
+
+@compiled(inline="always")
+def onward(x, i, m, terms, o):
+    """``rest`` of row i and its ``m``, which is the largest entry but for nan; and the largest of the row after it.
+
+    The terms of the row are left in row o of ``terms``, if there is one.
+    """
+    classes, following = x.shape[1], lanes(x.dtype.type(-np.inf))
+    sum_, lost, count = 0.0, 0.0, 0.0
+    for start in range(0, classes, STRIP):
+        part, equal, following = _others(x, i, start, min(start + STRIP, classes), m, following, terms, o)
         below = part - lost
-        above = total + below
-        lost = (above - total) - below
-        total = above
+        above = sum_ + below
+        lost = (above - sum_) - below
+        sum_ = above
         count += equal
-    if total != total:
-        return np.nan, np.nan
-    return np.float64(m), total * DOWN + (count - 1.0)
+    top, rest = np.float64(m), sum_ * DOWN + (count - 1.0)
+    if not abs(m) < np.inf:
+        top, rest = _special(x[i], m)
+    elif rest != rest:
+        top = np.nan
+    return top, rest, highest(following)
 
 
-@compiled(*of_both(lambda f: types.void(given(f, 2), f[:, ::1], f[::1], types.float64[::1])), inner=True)
-def across(x, columns, m, rest):
-    """``m`` and ``rest`` of short rows, which lie across in ``columns``; there, their terms are left."""
-    wide()
-    sums, lost, equal = np.zeros(len(m), x.dtype), np.zeros(len(m), x.dtype), np.zeros(len(m), x.dtype)
-    m[:] = columns[0]
-    for k in range(1, len(columns)):
-        column = columns[k]
-        for i in range(len(column)):
-            m[i] = column[i] if column[i] > m[i] else m[i]
-    for k in range(len(columns)):
-        column = columns[k]
-        for i in range(len(column)):
-            difference = column[i] - m[i]
-            t = term(difference, column[i], m[i])
-            column[i] = t
-            part = (ZERO if difference == ZERO else t) - lost[i]  # Kahan: 30 roundings would be 3 units
-            total = sums[i] + part
-            lost[i] = (total - sums[i]) - part
-            sums[i] = total
-            equal[i] += ONE if difference == ZERO else ZERO
-    for i in range(len(m)):
-        rest[i] = sums[i] * DOWN + (equal[i] - 1.0)
-    for i in range(len(m)):
-        if rest[i] != rest[i]:
-            m[i], rest[i] = _special(x[i], m[i])
+@compiled(inline="always")
+def tiled(x, start, stop):
+    """Rows as columns, both filled up to whole vectors with anything."""
+    step, classes = BYTES // x.itemsize, x.shape[1]
+    columns = np.empty((-(-classes // step) * step, -(-(stop - start) // step) * step), x.dtype)
+    for i in range(0, columns.shape[1], step):
+        for k in range(0, classes, step):
+            turn(x, (start + i, k), columns, (k, i))
+    return columns
 
 
-@compiled(*of_both(lambda f: f[:, ::1](given(f, 2))), inner=True)
+@compiled(inner=True)
+def along(x, i, end, terms, o):
+    """``m`` and ``rest`` of row i alone; nothing is left in ``end`` and ``terms``."""
+    m, rest, _ = onward(x, i, largest(x, i), terms[:0], o)
+    return m, rest
+
+
+@compiled(inner=True)
 def turned(x):
     """The rows of ``x`` as columns."""
     wide()
@@ -207,16 +191,50 @@ def turned(x):
     return columns
 
 
-@compiled(*of_both(lambda f: types.void(given(f, 2), types.int64, types.int64, f[::1], types.float64[::1])), inner=True)
-def parts(x, start, stop, m, rest):
-    """``m`` and ``rest`` of a few rows."""
+@compiled(inner=True)
+def across(x, columns, m, rest):
+    """``m`` and ``rest`` of short rows, which lie across in ``columns``; there, their terms are left."""
+    wide()
+    sums, equal = np.empty(len(m), x.dtype), np.empty(len(m), x.dtype)
+    classes, zero = x.shape[1], lanes(x.dtype.type(0.0))
+    for i in range(0, len(m), BYTES // x.itemsize):
+        most = load(columns, (0, i))
+        for k in range(1, classes):
+            most = larger(load(columns, (k, i)), most)
+        sum_, lost, same = zero, zero, zero
+        for k in range(classes):
+            v = load(columns, (k, i))
+            difference = v - most
+            t = term(difference, v, most)
+            store(columns, (k, i), t)
+            part = where_same(difference, ZERO, ZERO, t) - lost  # Kahan: 30 roundings would be 3 units
+            above = sum_ + part
+            lost = (above - sum_) - part
+            sum_ = above
+            same = where_same(difference, ZERO, same + ONE, same)
+        store_part(m, i, most)
+        store_part(sums, i, sum_)
+        store_part(equal, i, same)
+    undefined = False
+    for i in range(len(m)):
+        rest[i] = sums[i] * DOWN + (equal[i] - 1.0)
+        undefined |= rest[i] != rest[i]
+    for i in range(len(m) if undefined else 0):
+        if rest[i] != rest[i]:
+            m[i], rest[i] = _special(x[i], m[i])
+
+
+@compiled(inner=True)
+def parts(x, start, stop, m, rest, following):
+    """``m`` and ``rest`` of a few rows, of which ``following`` is the largest entry of the first; that of the next."""
     if x.shape[1] < SHORT:
         rows = x[start:stop]
-        across(rows, turned(rows), m[start:stop], rest[start:stop])
-        return
-    end, terms = np.full((2, LANES), x.dtype.type(-np.inf)), np.empty((1, BLOCK), x.dtype)
+        across(rows, tiled(x, start, stop), m[start:stop], rest[start:stop])
+        return following
+    nowhere = np.empty((0, 0), x.dtype)
     for i in range(start, stop):
-        m[i], rest[i] = along(x, i, end, terms, 0)
+        m[i], rest[i], following = onward(x, i, following, nowhere, 0)
+    return following
 
 
 @compiled("i8(i8)", inner=True)
@@ -243,12 +261,13 @@ def over_rows(work, x, out, kept=None):
     """
     dtype = computing(x.dtype)
     ready = x.dtype == dtype and x.dtype.isnative and x.flags.c_contiguous and x.flags.aligned
-    size = max(1, (RANGE if ready else RANGE // 2) // x.shape[1])
+    size = max(1, RANGE // (4 if x.shape[1] < SHORT else 1 if ready else 2) // x.shape[1])
     if kept is not None and not kept:
         kept += [np.empty(len(x), dtype), np.empty(len(x))]
 
     def range_(a, b):
         rows = x[a:b] if ready else packed(x[a:b])
+        rows.flags.writeable = False  # one type, for which alone kernels are compiled
         m, rest = (of_all[a:b] for of_all in kept) if kept else (np.empty(b - a, dtype), np.empty(b - a))
         into = out[a:b] if out.dtype == dtype else np.empty(out[a:b].shape, dtype)
         work(rows, m, rest, into, a, b)

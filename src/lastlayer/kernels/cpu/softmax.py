@@ -12,32 +12,30 @@ of PyTorch's cost as much as the work. The times are printed by ``bench/softmax.
 import math
 
 import numpy as np
-from numba import types
 
 from lastlayer.kernels.cpu import compiled
-from lastlayer.kernels.cpu.exponential32 import DOWN, ZERO, fma, wide
+from lastlayer.kernels.cpu.exponential32 import DOWN, ZERO, wide
+from lastlayer.kernels.cpu.lanes import BYTES, fma, lanes, load, load_part, store, store_part, turn
 from lastlayer.kernels.cpu.max_rest import (
     BLOCK,
-    LANES,
     SHORT,
     across,
-    along,
     as_rows,
     computing,
-    given,
-    of_both,
+    largest,
+    onward,
     over_rows,
     packed,
     result,
     term,
+    tiled,
     together,
-    turned,
 )
 
 NO_TARGET = np.empty(0, np.int64)
 
 
-@compiled(*of_both(lambda f: types.float64(given(f, 1), given(f, 1), f)), fastmath={"reassoc"}, inner=True)
+@compiled(fastmath={"reassoc"}, inner=True)
 def _dot(p, g, least):
     wide()
     total = ZERO
@@ -46,7 +44,7 @@ def _dot(p, g, least):
     return total
 
 
-@compiled(*of_both(lambda f: types.void(f[:, ::1], given(f, 2))))
+@compiled()
 def _pulled(p, g):
     """``p_i (g_i - sum_j p_j g_j)``, in place of p, with each g less that of the largest share: nothing cancels."""
     wide()
@@ -63,76 +61,69 @@ def _pulled(p, g):
             shares[j] = shares[j] * ((gradient[j] - origin) - mean)
 
 
-@compiled("UniTuple(f8, 2)(f8)", error_model="numpy", inner=True)
-def _share(rest):
-    """What makes a share of a `term`, ``2^-64 / (1 + rest)``, and what it lost in rounding."""
+@compiled(error_model="numpy", inner=True)
+def _share(rest, weight, double):
+    """What makes a share of a `term`, ``2^-64 / (1 + rest)``, as two numbers of the type of ``weight``.
+
+    Beside a float32 and what it lost, it does not count what the float64 lost.
+    """
     total = 1.0 + rest
     share = DOWN / total
-    return share, (fma(-share, total, DOWN) - share * (rest - (total - 1.0))) / total
+    high = type(weight)(share)
+    lost = (fma(-share, total, DOWN) - share * (rest - (total - 1.0))) / total if double else share - high
+    return high, type(weight)(lost)
 
 
-@compiled(*of_both(lambda f: types.void(f[:, ::1], types.int64, types.float64, f)), inner=True)
+@compiled(inline="always")
+def _weighed(t, high, low, weight):
+    """Terms times ``high + low``, which is as if that were not rounded, times the weight of the row."""
+    return fma(t, high, t * low) * weight
+
+
+@compiled(inline="always")
 def _scale(terms, i, rest, weight):
     """The terms of row i as shares, times its weight."""
+    step, classes = BYTES // terms.itemsize, terms.shape[1]
+    high, low = _share(rest, weight, step == 8)
+    whole = classes // step * step
+    for j in range(0, whole, step):
+        store(terms, (i, j), _weighed(load(terms, (i, j)), high, low, weight))
+    store_part(terms, (i, whole), _weighed(load_part(terms, (i, whole), ZERO), high, low, weight))
+
+
+@compiled(inline="always")
+def _spread(x, i, m, rest, weight, out):
+    """The shares of a usual row, times its weight."""
+    step, classes = BYTES // x.itemsize, x.shape[1]
+    high, low = _share(rest, weight, step == 8)
+    whole, top = classes // step * step, lanes(m)
+    for j in range(0, whole, step):
+        v = load(x, (i, j))
+        store(out, (i, j), _weighed(term(v - top, v, top), high, low, weight))
+    v = load_part(x, (i, whole), -np.inf)
+    store_part(out, (i, whole), _weighed(term(v - top, v, top), high, low, weight))
+
+
+@compiled(inner=True)
+def _spread_across(columns, m, rest, known, weight, out):
+    """The shares of short rows, times their weights; in ``columns`` lie their terms, or where all is known logits."""
     wide()
-    share, lost = _share(rest)
-    high = terms.dtype.type(share)
-    low = terms.dtype.type((share - high) + lost)
-    row = terms[i]
-    for j in range(len(row)):
-        row[j] = fma(row[j], high, row[j] * low) * weight
-
-
-@compiled(
-    *of_both(lambda f: types.void(given(f, 2), types.int64, types.int64, f, f, f, f, f[:, ::1], types.int64)),
-    inner=True,
-)
-def _shares(x, i, count, m, high, low, weight, out, o):
-    """`term` times ``high + low``, which is as if that were not rounded, times the weight of the row."""
-    wide()
-    row, into = x[i, :count], out[o]
-    for j in range(len(row)):
-        t = term(row[j] - m, row[j], m)
-        into[j] = fma(t, high, t * low) * weight
-
-
-@compiled(
-    *of_both(lambda f: types.void(given(f, 2), types.int64, f, types.float64, f, f[:, ::1], f[:, ::1])), inner=True
-)
-def _spread(x, i, m, rest, weight, end, out):
-    """The shares of a usual row; ``end`` is two vector steps."""
-    share, lost = _share(rest)
-    high = out.dtype.type(share)
-    low = out.dtype.type((share - high) + lost)
-    whole = x.shape[1] // LANES * LANES
-    for j in range(x.shape[1] - whole):
-        end[0, j] = x[i, whole + j]
-    _shares(x, i, whole, m, high, low, weight, out, i)
-    _shares(end, 0, LANES, m, high, low, weight, end, 1)
-    for j in range(x.shape[1] - whole):
-        out[i, whole + j] = end[1, j]
-
-
-@compiled(*of_both(lambda f: types.void(f[:, ::1], types.float64[::1], given(f, 1), f[:, ::1])), inner=True)
-def _spread_across(columns, rest, weight, out):
-    """The shares of short rows, whose terms lie across in ``columns``."""
-    wide()
+    step, classes = BYTES // out.itemsize, out.shape[1]
     high, low = np.empty(len(out), out.dtype), np.empty(len(out), out.dtype)
     for i in range(len(out)):
-        share, lost = _share(rest[i])
-        high[i] = share
-        low[i] = (share - high[i]) + lost
-    for k in range(len(columns)):
-        terms = columns[k]
-        for i in range(len(terms)):
-            terms[i] = fma(terms[i], high[i], terms[i] * low[i]) * weight[i]
-    for i in range(len(out)):
-        row = out[i]
-        for k in range(len(row)):
-            row[k] = columns[k, i]
+        high[i], low[i] = _share(rest[i], weight[i], step == 8)
+    for i in range(0, len(out), step):
+        of, top = load_part(weight, i, ZERO), load_part(m, i, ZERO)
+        up, down = load_part(high, i, ZERO), load_part(low, i, ZERO)
+        for k in range(classes):
+            v = load(columns, (k, i))
+            t = term(v - top, v, top) if known else v
+            store(columns, (k, i), _weighed(t, up, down, of))
+        for k in range(0, classes, step):
+            turn(columns, (k, i), out, (i, k))
 
 
-@compiled(*of_both(lambda f: types.void(given(f, 1), f, types.float64, f, f, f[::1])), inner=True)
+@compiled(inner=True)
 def _special(row, m, rest, weight, fill, out):
     """The shares of a row that is empty, infinite or nan."""
     for j in range(len(row)):
@@ -142,56 +133,36 @@ def _special(row, m, rest, weight, fill, out):
         out[j] = fill if m == -np.inf else share * weight
 
 
-@compiled(*of_both(lambda f: f(f, f, types.float64)), inner=True)
-def _less_one(x, m, rest):
-    """``p - 1`` of the class of logit ``x``: of the largest ``-rest / (1 + rest)``, in which nothing cancels."""
-    if x == m:
-        return -rest / (1.0 + rest)
-    share = 0.0 if m == np.inf else term(x - m, x, m) * DOWN / (1.0 + rest)
-    return share - 1.0
-
-
-@compiled(
-    *of_both(
-        lambda f: types.void(
-            given(f, 2),
-            f[::1],
-            types.float64[::1],
-            types.boolean,
-            given(f, 1),
-            given(types.int64, 1),
-            f,
-            f[:, ::1],
-        )
-    )
-)
+@compiled()
 def weigh(x, m, rest, known, weight, target, fill, out):
     classes = x.shape[1]
     size = together(classes)
-    end = np.full((2, LANES), x.dtype.type(-np.inf))
+    following = largest(x, 0) if not known else x.dtype.type(0.0)
     for start in range(0, len(x), size):
         stop = min(start + size, len(x))
         if classes < SHORT:
-            rows = x[start:stop]
-            columns = turned(rows)
-            across(rows, columns, m[start:stop], rest[start:stop])
-            _spread_across(columns, rest[start:stop], weight[start:stop], out[start:stop])
+            some, others = m[start:stop], rest[start:stop]
+            columns = tiled(x, start, stop)
+            if not known:
+                across(x[start:stop], columns, some, others)
+            _spread_across(columns, some, others, known, weight[start:stop], out[start:stop])
         for i in range(start, stop):
             if classes >= SHORT and not known:
-                m[i], rest[i] = along(x, i, end, out, i)
+                m[i], rest[i], following = onward(x, i, following, out, i)
                 _scale(out, i, rest[i], weight[i])
             if not abs(m[i]) < np.inf:
                 _special(x[i], m[i], rest[i], weight[i], fill, out[i])
             elif classes >= SHORT and known:
-                _spread(x, i, m[i], rest[i], weight[i], end, out)
+                _spread(x, i, m[i], rest[i], weight[i], out)
             if len(target) and m[i] > -np.inf:
-                out[i, target[i]] = _less_one(x[i, target[i]], m[i], rest[i]) * weight[i]
+                k = target[i]  # of the largest p - 1 is -rest / (1 + rest), in which nothing cancels; others are no 1
+                out[i, k] = -rest[i] / (1.0 + rest[i]) * weight[i] if x[i, k] == m[i] else out[i, k] - weight[i]
 
 
 def weighed(logits, weight, fill, axis=-1, target=NO_TARGET, kept=None, out=None):
     """Softmax of each row times its weight; ``fill`` in an empty row; one less at the target, where there is one."""
     x, batch = as_rows(logits, axis)
-    weight = np.broadcast_to(packed(np.asarray(weight)), batch).astype(computing(x.dtype)).reshape(-1)
+    weight = packed(np.broadcast_to(np.asarray(weight), batch)).astype(computing(x.dtype), copy=False).reshape(-1)
     known = bool(kept)
     table = result(x, x.shape) if out is None else out
 
