@@ -1,6 +1,8 @@
 """Blocks: files read some rows at a time, and never whole."""
 
+import threading
 import tracemalloc
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -77,6 +79,43 @@ def test_columns_of_classes_in_parquet(tmp_path, small_blocks):
     assert max(map(len, read)) <= 64
     np.testing.assert_array_equal(np.concatenate([block.target for block in read]), whole.target)
     np.testing.assert_array_equal(np.concatenate([block.scores for block in read]), whole.scores)
+
+
+def test_one_block_is_read_while_the_one_before_it_is_used():
+    made = threading.Event()
+
+    def items():
+        yield 1
+        made.set()
+        yield 2
+        raise DataError("the third is damaged.")
+
+    coming = stream.ahead(items())
+    assert next(coming) == 1
+    assert made.wait(10)  # though nobody has asked for it
+    assert next(coming) == 2
+    with pytest.raises(DataError, match="the third is damaged"):
+        next(coming)
+
+
+def test_blocks_that_are_not_wanted_leave_no_thread_and_no_open_file(tmp_path, small_blocks):
+    closed = []
+    path = save(rows(), tmp_path / "rows.npz")
+    read = blocks(path)
+    opened = read.opened
+
+    @contextmanager
+    def watched():
+        with opened() as source:
+            try:
+                yield source
+            finally:
+                closed.append([t.name for t in threading.enumerate() if t.name.startswith("lastlayer-reader")])
+
+    some = iter(stream.Blocks(watched, read.wanted))
+    same(next(some), load(path), slice(0, 64))
+    some.close()
+    assert closed == [[]]
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy", "parquet"])

@@ -116,7 +116,7 @@ def _arrow():
     except DataError:
         raise
     except (sys.modules["pyarrow"].ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(
             f"damaged, cut short or not readable: {reason}.",
             fix="write the file again, or copy it again.",
@@ -148,6 +148,8 @@ def _array(name, column):
     kind = column.type
     if types.is_dictionary(kind) and not _is_text(kind.value_type):
         return _array(name, column.cast(kind.value_type))
+    if types.is_fixed_size_list(kind) and not column.null_count and not _is_list(kind.value_type):
+        return _array(name, pyarrow.compute.call_function("list_flatten", [column])).reshape(-1, kind.list_size)
     if _is_list(kind) and not _is_list(kind.value_type):
         widths = pyarrow.compute.call_function("list_value_length", [column]).to_numpy().astype(np.float64)
         odd = np.flatnonzero(~(widths == widths[0]))
