@@ -7,12 +7,13 @@ import pytest
 from problems import FAMILIES, problem, value
 from scipy.optimize import minimize
 from scipy.sparse import csr_array, random_array
+from scipy.special import softmax
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.linear_model import LogisticRegression
 
 import lastlayer as ll
-from lastlayer.train import _coordinate, _coordinate_model, _coordinate_wide
-from lastlayer.train._coordinate_model import Terms, column_descent, model_descent
+from lastlayer.train import LinearClassifier, _coordinate, _coordinate_model, _coordinate_rows, _coordinate_wide
+from lastlayer.train._coordinate_model import Limits, Terms, column_descent, model_descent
 from lastlayer.train._objective import Frame
 from lastlayer.train._problem import Penalty, Problem
 from lastlayer.train._solve import solve
@@ -58,7 +59,14 @@ def slopes(one, coef, intercept, step=1e-6):
     return out
 
 
-def assert_conditions(one, fit, atol):
+def slopes_of_classes(one, coef, intercept):
+    """The same by the formula of softmax: ``(p - y) x + l2 B``."""
+    logits = one.features @ coef.T + intercept
+    apart = softmax(logits, axis=1) - (one.target[:, None] == np.arange(len(coef)))
+    return (one.features.T @ apart).T + one.penalty.l2 * coef, apart.sum(0)
+
+
+def assert_conditions(one, fit, atol, slopes=slopes):
     """0 is among the subgradients: of each coefficient, where it is, by the four cases."""
     by_coef, by_intercept = slopes(one, fit.coef, fit.intercept)
     penalty = one.penalty
@@ -177,15 +185,10 @@ def test_the_gap_where_all_is_zero(intercept):
     assert share < 1
     q = y + share * (q - y)
     dual = -weight @ (q * np.log(q) + (1 - q) * np.log1p(-q))
-    found = _coordinate._gap(one, _coordinate_wide.rows_of(one), np.zeros((1, 3)), np.zeros(1))
-    assert found == pytest.approx(weight.sum() * np.log(2) - dual, rel=1e-9)
-
-
-def test_the_sum_of_the_other_classes_does_not_cancel():
-    logits = np.array([[0.0, -50.0, -60.0], [-1.0, 0.0, -1.0], [-50.0, 900.0, -700.0]])
-    for k in range(3):
-        want = np.logaddexp.reduce(np.delete(logits, k, axis=1), axis=1)
-        np.testing.assert_allclose(_coordinate_wide._others(logits, k), want, rtol=1e-14, atol=1e-14)
+    solver = _coordinate_wide.Solver(one, _coordinate_rows.rows_of(one))
+    assert solver.dual(solver.begun(np.zeros((1, 3)), np.zeros(1))).gap == pytest.approx(
+        weight.sum() * np.log(2) - dual, rel=1e-9
+    )
 
 
 def test_no_gap_is_named_where_nothing_bounds_it():
@@ -254,7 +257,7 @@ def test_raw_units_take_no_more_passes(load):
 def test_more_features_than_a_model_takes(sparse, monkeypatch):
     """Of 60 features 10 at a time."""
     monkeypatch.setattr(_coordinate, "HELD", 0)
-    monkeypatch.setattr(_coordinate_wide, "WORKING", 10)
+    monkeypatch.setattr(_coordinate_rows, "WORKING", 10)
     x = random_array((200, 60), density=0.3, rng=np.random.default_rng(0)).toarray()
     one = problem("binary", n=200, d=60, features=csr_array(x) if sparse else x)
     one = replace(one, penalty=Penalty(np.full(60, 0.5), np.full(60, 0.05)))
@@ -274,6 +277,53 @@ def test_many_features_of_an_ordinal_are_refused(monkeypatch):
     monkeypatch.setattr(_coordinate, "HELD", 5)
     with pytest.raises(ValueError, match="at most 2 features; these are 3"):
         solve(problem("ordinal", penalty=Penalty(np.zeros(3), np.ones(3))))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        (dict(low=np.inf), "feature 0 has low=inf"),
+        (dict(low=0, high=[1, -np.inf, 1]), "low <= high; for feature 1 they are 0.0 and -inf"),
+        (dict(high=[1, -np.inf, 1]), "feature 1 has high=-inf"),
+        (dict(low=[0, -np.inf, 1e300]), r"feature 2 has low=1e\+300"),
+        (dict(low=1, high=0), "low <= high; for feature 0 they are 1.0 and 0.0"),
+        (dict(low=[0, np.nan, 0]), "low <= high; for feature 1 they are nan and inf"),
+        (dict(low=[0, 1]), r"one per feature \(3,\); it is \(2,\)"),
+        (dict(l1_ratio=1.1), "between 0 .* and 1 .*; it is 1.1"),
+        (dict(l1_ratio=np.nan), "between 0 .* and 1 .*; it is nan"),
+        (dict(l1_ratio=1, penalty_factor=[1, 1, -1]), "finite and at least 0"),
+    ],
+)
+def test_settings_that_have_no_minimum_are_refused(bounds, said):
+    one = problem("binary")
+    with pytest.raises(ValueError, match=said):
+        LinearClassifier(**bounds).fit(one.features, one.target)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("family", ["binary", "multinomial"])
+def test_features_that_say_nothing(family, sparse, route):
+    """All zero, constant, twice the same, with one entry: the conditions hold, and zero columns get no coefficient."""
+    plain = problem(family, n=60, d=3, offset=None)
+    one_entry = np.eye(60)[:, :1]
+    table = np.column_stack([plain.features, np.zeros(60), np.full(60, 7.0), plain.features, one_entry])
+    penalty = Penalty(np.zeros(9), np.array([1, 1, 1, 1, 0, 1, 1, 1, 0.05]))
+    one = replace(plain, features=csr_array(table) if sparse else table, penalty=penalty)
+    fit = solve(one, tol=1e-8, most=MOST)
+    assert fit.certificate.converged and (fit.coef[:, 3] == 0).all()
+    assert (fit.coef[:, 8] != 0).any()
+    assert_conditions(one, fit, 1e-4)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_class_for_every_other_row(sparse, route):
+    table = np.random.default_rng(0).normal(size=(30, 4))
+    penalty = Penalty(np.zeros(4), np.full(4, 0.1))
+    features = csr_array(table) if sparse else table
+    one = Problem(features, np.arange(30) // 2, np.ones(30), None, "multinomial", 15, True, penalty)
+    fit = solve(one, tol=1e-8, most=MOST)
+    assert fit.certificate.converged and fit.intercept.any()
+    assert_conditions(one, fit, 1e-5, slopes_of_classes)
 
 
 @pytest.mark.parametrize("outputs", [4, 5])
@@ -296,37 +346,177 @@ def test_a_constant_of_all_classes_is_taken_out(name, outputs):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kernels_equal_their_formulas(seed):
+def test_model_descent_equals_its_formula(seed):
     rng = np.random.default_rng(seed)
-    d, n = 12, 40
-    root = rng.normal(size=(20, d))
-    hessian, start = root.T @ root, rng.normal(size=d)
-    terms = rng.uniform(0, 3, d), np.full(d, -0.5), np.where(np.arange(d) < 6, 0.7, np.inf)
-    start = np.clip(start, *terms[1:])
+    root, begun, start = rng.normal(size=(20, D)), rng.normal(size=D), rng.normal(size=D)
+    terms = rng.uniform(0, 3, D), np.full(D, -0.5), np.where(np.arange(D) < 3, 0.7, np.inf)
+
+    def run(sweeps):
+        slopes, at = begun.copy(), np.clip(start, *terms[1:])
+        return model_descent(root.T @ root, slopes, at, *terms, sweeps, 1e-10), slopes, at
+
+    for sweeps in (1, 500):
+        found = run(sweeps)
+        with ll.formulas():
+            want = run(sweeps)
+        for a, b in zip(found, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.2])
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_column_descent_equals_its_formula(outputs, dtype, intercept, damping):
+    """After one sweep, in the same order; after many, at the minimum of the model, however it got there."""
+    rng = np.random.default_rng(outputs)
+    n, d = 60, 12
     sparse = random_array((n, d), density=0.3, rng=rng).tocsc()
-    rows = rng.normal(size=n), rng.uniform(0.1, 1, n)
+    table = sparse.data.astype(dtype), *(v.astype(np.int32) for v in (sparse.indices, sparse.indptr))
+    share = rng.dirichlet(np.ones(outputs + 1), n).T[:outputs].copy()
+    slope, weight = rng.normal(size=(outputs, n)), rng.uniform(0.5, 2, n)
+    active = np.tile(np.arange(0, d, 2, dtype=np.int32), outputs)
+    ends = np.arange(outputs + 1) * (d // 2)
+    penalty = np.stack([np.full(d, 0.1), rng.uniform(0, 0.3, d), np.full(d, -0.5), np.where(np.arange(d) < 6, 0.7, 9)])
 
-    def both():
-        out = []
-        for sweeps in (1, 500):
-            slopes, at = begun.copy(), start.copy()
-            worst = model_descent(hessian, slopes, at, *terms, sweeps, 1e-10)
-            out += [np.array([worst]), slopes, at]
-            for intercept in (False, True):
-                for dtype in (np.float32, np.float64):
-                    at = start.copy()
-                    table = sparse.data.astype(dtype), *(v.astype(np.int32) for v in (sparse.indices, sparse.indptr))
-                    active = np.arange(0, d, 2, dtype=np.int32)
-                    shift = column_descent(*table, active, *rows, at, np.full(d, 0.1), *terms, intercept, sweeps, 1e-10)
-                    out += [at, np.array([shift])]
-        return out
+    def run(rounds, sweeps, tol):
+        at, shift = np.full((outputs, d), 0.1), np.zeros(outputs)
+        limits = Limits(intercept, rounds, sweeps, tol)
+        given = *table, active, ends, slope, share, weight, damping, at, shift, penalty, limits
+        return column_descent(*given), at, shift
 
-    begun = rng.normal(size=d)
-    found = both()
-    with ll.formulas():
-        want = both()
-    for a, b in zip(found, want, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+    for limits in ((1, 1, 1e-12), (300, 50, 1e-12)):
+        found = run(*limits)
+        with ll.formulas():
+            want = run(*limits)
+        for a, b in zip(found, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+    moved, at, shift = found
+    step = sparse.astype(dtype).astype(float) @ (at - 0.1).T + shift
+    np.testing.assert_allclose(moved.T, step, atol=1e-12)
+    bent = share * (moved - (share * moved).sum(0)) + damping * moved
+    slopes = (slope + weight * bent) @ sparse.astype(dtype).astype(float) + penalty[0] * at
+    violation = Terms(*penalty[1:]).violation(at, slopes)
+    assert violation[:, ::2].max() <= 1e-10 and (at[:, 1::2] == 0.1).all()
+
+
+def words(n=400, d=300, classes=12, seed=0):
+    """Rows of few words each, some of them of one class: sparse, and columns that are alike."""
+    rng = np.random.default_rng(seed)
+    target = np.concatenate([np.arange(classes), rng.integers(0, classes, n - classes)])
+    words = np.where(rng.random((n, 8)) < 0.4, 5 * target[:, None] + rng.integers(0, 5, (n, 8)), 0)
+    words = np.where(words > 0, words, rng.integers(0, d - 40, (n, 8)) ** 2 // (d - 40))
+    table = np.zeros((n, d))
+    np.add.at(table, (np.arange(n).repeat(8), words.ravel()), 1.0)
+    table[:, d - 40 :] = table[:, :40]
+    return table / np.sqrt(np.square(table).sum(1))[:, None], target
+
+
+def text(l1, ratio=1.0, **changes):
+    table, target = words(**changes)
+    d = table.shape[1]
+    penalty = Penalty(np.full(d, (1 - ratio) * l1), np.full(d, ratio * l1))
+    return Problem(
+        csr_array(table), target, np.ones(len(target)), None, "multinomial", int(target.max()) + 1, True, penalty
+    )
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.6])
+def test_text_of_many_classes_equals_saga(ratio):
+    one = text(0.5, ratio)
+    fit = solve(one, tol=1e-9, most=100)
+    assert fit.certificate.converged and fit.certificate.gap <= 1e-5 * fit.certificate.objective
+    want = LogisticRegression(C=2.0, l1_ratio=ratio, solver="saga", tol=1e-6, max_iter=5000)
+    want.fit(one.features, one.target)
+    least = whole(one, want.coef_, want.intercept_)
+    assert fit.certificate.objective <= least * (1 + 1e-12)
+    assert fit.certificate.objective == pytest.approx(least, rel=1e-5)
+    assert_conditions(one, fit, 1e-5, slopes_of_classes)
+
+
+@pytest.mark.parametrize("classes", [2, 40])
+@pytest.mark.parametrize("l1", [1e-2, 1e-4])
+def test_rows_that_a_step_too_far_saturates(l1, classes):
+    """A first step without damping moves logits by 1 / p; where p is then 0 the next would be without end."""
+    one = text(l1, classes=classes, n=200)
+    with np.errstate(all="raise", under="ignore"):
+        fit = solve(one, tol=1e-7, most=200)
+    assert fit.certificate.converged and np.abs(fit.coef).max() < 1e3
+    assert_conditions(one, fit, 1e-3 * l1 + 2e-4, slopes_of_classes)
+
+
+def test_a_start_far_off_comes_back():
+    """Where every row is sure of a wrong class there is no curvature at all."""
+    one = text(0.5)
+    rng = np.random.default_rng(0)
+    start = 200 * rng.normal(size=(one.outputs, one.features.shape[1])), np.zeros(one.outputs)
+    fit, want = solve(one, start, tol=1e-8, most=300), solve(one, tol=1e-8, most=300)
+    assert fit.certificate.converged
+    assert fit.certificate.objective == pytest.approx(want.certificate.objective, rel=1e-9)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("family", ["binary", "multinomial"])
+def test_screened_coefficients_are_zero(family, intercept, sparse, monkeypatch):
+    """Whatever the point: what its dual says to be 0 is 0 at the minimum, and near the minimum that is most."""
+    monkeypatch.setattr(_coordinate, "HELD", 0)
+    x = random_array((300, 40), density=0.4, rng=np.random.default_rng(0)).toarray()
+    one = problem(family, n=300, d=40, features=csr_array(x) if sparse else x, intercept=intercept, offset=None)
+    one = replace(one, penalty=Penalty(np.where(np.arange(40) < 20, 0.0, 0.2), np.full(40, 3.0)))
+    least = solve(one, tol=1e-12, most=MOST)
+    rows = _coordinate_rows.rows_of(one)
+    solver = _coordinate_wide.Solver(one, rows)
+    end, at_end = rows.frame.inward(least.coef, least.intercept)
+    shares = []
+    for away in (1.0, 0.1, 0.01, 0.001, 0.0):
+        at = (1 - away) * end
+        zero = solver.zero(solver.dual(solver.begun(at, at_end)))
+        assert (least.coef[zero] == 0).all()
+        shares.append(zero.mean())
+    assert shares[-1] > 0.9 * (least.coef == 0).mean() > shares[0]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_screening_changes_no_minimum(sparse, monkeypatch):
+    """With a look at every step, and products of the rest alone."""
+    one = text(1.0)
+    one = one if sparse else replace(one, features=one.features.toarray())
+    want = solve(one, tol=1e-10, most=MOST)
+    monkeypatch.setattr(_coordinate_wide, "SOONER", 1)
+    monkeypatch.setattr(_coordinate_wide, "LATE", 0)
+    kept, keep = [], type(_coordinate_rows.rows_of(one)).keep
+    monkeypatch.setattr(
+        type(_coordinate_rows.rows_of(one)), "keep", lambda self, some: kept.append(some.mean()) or keep(self, some)
+    )
+    fit = solve(one, tol=1e-10, most=MOST)
+    assert min(kept) < 0.5
+    np.testing.assert_allclose(fit.coef, want.coef, atol=1e-7)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_products_of_some_features(sparse):
+    one = text(1.0)
+    rows = _coordinate_rows.rows_of(one if sparse else replace(one, features=one.features.toarray()))
+    slopes = np.random.default_rng(0).normal(size=(one.features.shape[0], 3))
+    want = rows.turned(slopes)
+    some = np.random.default_rng(1).random(one.features.shape[1]) < 0.2
+    rows.keep(some)
+    found = rows.turned(slopes)
+    np.testing.assert_allclose(found[some], want[some], rtol=1e-12)
+    assert not found[~some].any()
+    rows.keep(np.ones(len(some), bool))
+    np.testing.assert_array_equal(rows.turned(slopes), want)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("family", ["binary", "multinomial"])
+def test_a_tolerance_below_rounding_ends(family, dtype, route):
+    """And the certificate says what was reached."""
+    one = problem(family, n=200, d=D, penalty=penalties()["elastic net"])
+    fit = solve(replace(one, features=one.features.astype(dtype)), tol=1e-30, most=1000)
+    assert fit.certificate.passes <= 60
+    assert fit.certificate.gradient <= 1e-13 and fit.certificate.gap <= 1e-10 * fit.certificate.objective
 
 
 def test_alike_features_end_on_their_face(monkeypatch):

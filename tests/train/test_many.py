@@ -1,5 +1,6 @@
 """Fits of many folds and penalties as columns of one product, against a fit of each alone and their definition."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.optimize import approx_fprime
 from scipy.sparse import csr_array
 from scipy.special import expit
 
+import lastlayer as ll
 from lastlayer.train import _newton, many
 from lastlayer.train._problem import Penalty
 
@@ -69,23 +71,28 @@ def test_value_and_gradient_are_those_of_the_definition(family):
         np.testing.assert_allclose(found.gradient[i].ravel(), slope, rtol=1e-4, atol=1e-3)
 
 
-def test_slopes_of_labels_are_exact_in_both_tails():
-    z = np.array([-800.0, -40.0, -1.0, 0.0, 1.0, 40.0, 800.0])
-    weight = np.arange(1.0, 8.0)
+@pytest.mark.parametrize("way", [nullcontext, ll.formulas], ids=["kernel", "formula"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_slopes_of_fits_are_exact_in_both_tails(way, dtype):
+    z = np.array([-800.0, -40.0, -1.0, 0.0, 1.0, 40.0, 800.0] * 7)
+    weights, folds = np.random.default_rng(0).random((2, len(z) + 9)).astype(dtype), np.array([1, 0, 1])
+    weight, exact = weights[folds, 4:-5].astype(float), 50 * np.finfo(dtype).eps
     for truth in (0, 1):
-        tile = z[None, None].copy()
-        loss, bend = many.label_slopes(tile, np.full((1, 7), 1.0 - 2 * truth), weight[None])
-        want = weight * (expit(z) if truth == 0 else -expit(-z))
-        np.testing.assert_allclose(tile[0, 0], want, rtol=1e-14)
-        assert loss[0] == pytest.approx(weight @ (np.logaddexp(0, z) - truth * z), rel=1e-15)
-        assert bend[0, 0] == pytest.approx(weight @ (expit(z) * expit(-z)), rel=1e-12)
+        sign = np.full((2, len(z) + 9), 1.0 - 2 * truth, dtype)
+        tile = np.tile(z, (3, 2, 1)).astype(dtype)
+        with way():
+            loss, bend = many.fit_slopes(tile, sign, weights, folds, 4)
+        slope = expit(z) if truth == 0 else -expit(-z)
+        np.testing.assert_allclose(tile[:, 1], weight * slope, rtol=exact, atol=1e-38)
+        np.testing.assert_allclose(loss, 2 * weight @ (np.logaddexp(0, z) - truth * z), rtol=exact)
+        np.testing.assert_allclose(bend[:, 0], weight @ (expit(z) * expit(-z)), rtol=exact)
 
 
 def test_slopes_of_classes_are_exact_where_the_target_is_sure():
     z = np.array([[40.0, 0.0, -800.0], [0.0, -1.0, 0.0], [0.0, 2.0, 800.0]])  # (classes, rows)
     target, weight = np.array([[0, 2, 0]]), np.array([[1.0, 2.0, 3.0]])
     tile = z[None].copy()
-    loss, bend = many.class_slopes(tile, target, weight)
+    loss, bend = many.class_slopes(tile, target, weight, np.array([0]), 0)
     e = np.exp(-40.0)
     np.testing.assert_allclose(tile[0, :, 0], [-2 * e, e, e], rtol=1e-14)
     middle = np.exp([0.0, -1.0, 2.0]) / np.exp([0.0, -1.0, 2.0]).sum()

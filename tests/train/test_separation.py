@@ -1,17 +1,20 @@
 """Separation against constructions whose answer is known, and against firthmodels' program."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import linprog
 from scipy.sparse import csr_array
 from scipy.special import expit
 
 from lastlayer._check import DataError
 from lastlayer.train import FirthClassifier, LinearClassifier, separation
 from lastlayer.train._problem import Penalty, Problem
-from lastlayer.train.separation import refuse_separated
+from lastlayer.train._solve import solve
+from lastlayer.train.separation import refuse_separated, separated
 
 
 def noise(n=400, d=4, seed=0):
@@ -140,11 +143,88 @@ def test_the_refusal_names_the_columns_and_the_way_out():
 
 
 def test_rows_without_weight_do_not_count():
-    from lastlayer.train.separation import separated
-
     x, y = np.array([[0.0], [1.0], [2.0], [3.0], [0.5]]), np.array([0.0, 0.0, 1.0, 1.0, 1.0])
     nothing = Penalty(np.zeros(1), np.zeros(1))
     for weight, kind in ((1.0, "none"), (0.0, "complete")):
         problem = Problem(x, y, np.array([1.0, 1.0, 1.0, 1.0, weight]), None, "binary", 1, True, nothing)
         found = separated(problem, ["x"], ["a", "b"])
         assert found.kind == kind and not found.rows[4]
+
+
+def directions(x, y, up, down, intercept):
+    """By its definition: the most rows that gain at once, of directions within the cone, each class with its own."""
+    n, classes = len(x), int(y.max()) + 1
+    score = np.column_stack([x, np.ones(n)]) if intercept else x
+    ends = [(-1e4 if may_fall else 0, 1e4 if may_rise else 0) for may_rise, may_fall in zip(up, down, strict=True)]
+    ends += [(-1e4, 1e4)] * intercept
+    gains = []
+    for row, own in zip(score, y, strict=True):
+        for other in range(classes):
+            if other != own:
+                gain = np.zeros((classes, score.shape[1]))
+                gain[own], gain[other] = row, -row
+                gains.append(gain.ravel() if classes > 2 else (2 * own - 1) * row)
+    gains = np.array(gains)
+    count = len(gains)
+    found = linprog(
+        np.concatenate([np.zeros(gains.shape[1]), -np.ones(count)]),
+        A_ub=np.column_stack([-gains, np.eye(count)]),
+        b_ub=np.zeros(count),
+        bounds=ends * (classes if classes > 2 else 1) + [(0, 1)] * count,
+    )
+    return (found.x[gains.shape[1] :] > 0.5).reshape(n, -1).any(1)
+
+
+def held(side, free):
+    """A bound of each feature: none where it may move for ever, else one."""
+    return np.where(free, np.inf if side == "high" else -np.inf, 5.0 if side == "high" else -5.0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("classes", [2, 3])
+def test_within_bounds_and_penalties(classes, seed):
+    """A direction counts where neither a bound nor a penalty stands in its way; fits say the same."""
+    rng = np.random.default_rng(seed)
+    x = np.round(rng.normal(size=(30, 3)), 1)
+    y = np.concatenate([np.arange(classes), rng.integers(0, classes, 30 - classes)])
+    marked = rng.random(30) < 0.3
+    y[marked] = classes - 1
+    table = np.column_stack([x, marked, rng.normal(size=30)])
+    up, down, penalised = (rng.random((3, 5)) < np.array([0.6, 0.6, 0.2])[:, None]).copy()
+    l1 = 0.5 * penalised
+    penalty = Penalty(np.zeros(5), l1, held("low", down), held("high", up))
+    family = "binary" if classes == 2 else "multinomial"
+    target = y.astype(float) if classes == 2 else y
+    one = Problem(table, target, np.ones(30), None, family, 1 if classes == 2 else 3, True, penalty)
+    want = directions(table, y, up & ~penalised, down & ~penalised, True)
+    found = separated(one, list("abcde"), ["x", "y", "z"][:classes])
+    assert (found.rows == want).all() and bool(found) == want.any()
+    assert (found.coef <= 1e-9)[:, ~up | penalised].all() and (found.coef >= -1e-9)[:, ~down | penalised].all()
+    for sparse in (False, True):
+        fit = solve(replace(one, features=csr_array(table) if sparse else table))
+        assert fit.certificate.escapes == want.any()
+
+
+def test_a_sign_keeps_a_separating_column_finite():
+    x, y = noise()
+    table, _ = with_marker(x, y)
+    sign = separation(table, y).coef[0, 4]
+    with pytest.raises(DataError, match="x4 separates"):
+        LinearClassifier(C=np.inf, **{"low" if sign > 0 else "high": 0.0}).fit(table, y)
+    bound = np.where(np.arange(5) == 4, 0.0, np.inf * sign)
+    model = LinearClassifier(C=np.inf, **{"high" if sign > 0 else "low": bound}).fit(table, y)
+    assert model.coef_[0, 4] == 0 and model.certificate_.converged
+
+
+@pytest.mark.parametrize("family", ["multilabel", "ordinal"])
+def test_labels_and_grades_within_bounds(family):
+    x, _ = noise()
+    grades = np.digitize(x[:, 2], [1.0, 2.0, 3.0])
+    y = np.eye(4, dtype=int)[grades][:, [0, 3]] if family == "multilabel" else grades
+    free = dict(C=np.inf, ordinal=family == "ordinal")
+    with pytest.raises(DataError, match="x2 separates all rows"):
+        LinearClassifier(low=[-1, -1, -np.inf, -1], **free).fit(x, y)
+    if family == "ordinal":
+        model = LinearClassifier(high=[np.inf, np.inf, 0, np.inf], **free).fit(x, y)
+        assert model.coef_[0, 2] == 0
+    assert np.abs(LinearClassifier(low=-9, high=9, **free).fit(x, y).coef_).max() == 9

@@ -235,3 +235,31 @@ def test_no_table_of_rows_by_classes_is_ever_there():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60_000 * 100 * 4 * (0.2 + parallel.workers())
+
+
+def test_many_classes_begin_with_their_discriminants():
+    """The first two points cost a pass each; the second is most of the way, and the minimum is the same."""
+    rng = np.random.default_rng(3)
+    centre, target = rng.normal(size=(40, 20)), rng.integers(0, 40, 2000)
+    p = problem(centre[target] + 0.5 * rng.normal(size=(2000, 20)), target, 40)
+    function = _whitened.Function(p)
+    flat = function(function.inward(None))
+    here, passes = _whitened.begun(function, None)
+    assert passes == 2 and here.value < flat.value / 2
+    zero = np.zeros((40, 20)), np.zeros(40)
+    early, late = (_whitened.solve(p, start, most=5).certificate.objective for start in (None, zero))
+    fit, again = (_whitened.solve(p, start, tol=1e-9) for start in (None, zero))
+    assert early - again.certificate.objective < (late - again.certificate.objective) / 2
+    np.testing.assert_allclose(fit.coef, again.coef, atol=1e-6)
+    noise = problem(rng.normal(size=(2000, 20)), target, 40)  # nothing to tell classes by
+    function = _whitened.Function(noise)
+    assert _whitened.begun(function, None)[0].value == function(function.inward(None)).value
+
+
+def test_a_class_whose_penalty_outweighs_its_curvature_takes_no_step_beyond_it():
+    """A whitening of all classes, times how much less the curvature of one is, went thousands of times too far."""
+    features = np.random.default_rng(0).normal(size=(500, 6))
+    function = _whitened.Function(problem(features, np.arange(500) % 3, 3, l2=4.0))
+    here = function(function.inward(None))
+    found = function.step(here._replace(bend=np.array([1e-9, 0.2, 0.2])))(np.ones_like(here.at))
+    np.testing.assert_allclose(found[:-1, 0], 1 / 4.0, rtol=0.5)

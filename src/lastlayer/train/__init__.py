@@ -14,6 +14,8 @@ from lastlayer.train.out_of_fold import out_of_fold as out_of_fold
 from lastlayer.train.separation import separation as separation
 
 if TYPE_CHECKING:
+    from lastlayer.train.blocks import Blocks as Blocks
+    from lastlayer.train.blocks import fit_blocks as fit_blocks
     from lastlayer.train.firth import FirthClassifier as FirthClassifier
     from lastlayer.train.linear_classifier import LinearClassifier as LinearClassifier
     from lastlayer.train.linear_classifier_cv import LinearClassifierCV as LinearClassifierCV
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
 
 # The module of each name; another is one line here and one above.
 _HOMES = {
+    "Blocks": "blocks",
     "FirthClassifier": "firth",
     "LinearClassifier": "linear_classifier",
     "LinearClassifierCV": "linear_classifier_cv",
     "Table": "table",
+    "fit_blocks": "blocks",
     "load_model": "model_file",
 }
 

@@ -11,6 +11,7 @@ from lastlayer.train._problem import Problem
 
 SWEEPS = 20  # of coordinate descent, before the face is looked at
 ROUNDS = 100
+ROUNDING = 1e-15  # of the terms of a slope: what violations cannot be told from
 WALLS = 50  # that may be met on a face
 
 
@@ -41,8 +42,12 @@ class Terms(NamedTuple):
     def some(self, index):
         return Terms(*(part[index] for part in self))
 
+    def spread(self, index):
+        """Those of the marked entries of a table ``(outputs, d)``."""
+        return Terms(*(np.broadcast_to(part, index.shape)[index] for part in self))
+
     def value(self, at):
-        return float(self.l1 @ np.abs(at))
+        return float((np.abs(at) @ self.l1).sum())
 
     def inside(self, at):
         """The nearest point within the bounds."""
@@ -65,6 +70,15 @@ class Terms(NamedTuple):
     def free(self, at):
         """The parameters that F is smooth in, where they are."""
         return ((at != 0) | (self.l1 == 0)) & (at > self.low) & (at < self.high)
+
+
+class Limits(NamedTuple):
+    """Of `column_descent`: whether there is an intercept, and when to end."""
+
+    intercept: bool
+    rounds: int
+    sweeps: int
+    tol: float
 
 
 @dispatched
@@ -91,35 +105,62 @@ def model_descent(hessian, slopes, at, l1, low, high, sweeps, tol):
 
 
 @dispatched
-def column_descent(values, rows, starts, active, slope, bend, at, l2, l1, low, high, intercept, sweeps, tol):
-    """The same for the least squares of some columns of a sparse table, without their products with each other.
+def column_descent(values, rows, starts, active, ends, slope, share, weight, damping, at, shift, penalty, limits):
+    """Move ``at`` and ``shift`` towards the minimum of a model of rows of several outputs, with columns as they are.
 
-    Rows have a ``slope`` and the curvature ``bend``. The intercept is always at its minimum: a step of a coefficient
-    takes its share along, so that columns act as if they were centred. Its own step is returned.
+    A step that moves the logits of a row by t changes its slopes by ``w (p (t - p't) + damping t)``, p being its
+    ``share``; what all steps move them by, ``(outputs, rows)``, is returned. Outputs take turns: in each of
+    ``limits.rounds`` rounds so many sweeps of ``active[ends[k] : ends[k + 1]]``, until no violation is above
+    ``limits.tol``. In a turn the intercept is always at its minimum: a step of a coefficient takes its share along, so
+    that columns act as if they were centred. Rows of ``penalty`` are l2, l1, low and high.
     """
-    terms, residual = Terms(l1, low, high), slope.copy()
-    total = bend.sum() if intercept else 0.0
-    shift = -slope.sum() / total if intercept else 0.0
-    for _ in range(sweeps):
+    moved, mean = np.zeros(slope.shape), np.zeros(slope.shape[1])
+    for _ in range(limits.rounds):
+        worst = 0.0
+        for k in range(len(slope)):
+            pull = weight * share[k]
+            bend = pull * (1 - share[k]) + damping * weight
+            residual = slope[k] + pull * (moved[k] - mean) + damping * weight * moved[k]
+            columns = values, rows, starts, active[ends[k] : ends[k + 1]]
+            along, step, violation = _turn(columns, residual, bend, at[k], penalty, limits)
+            worst = max(worst, violation)
+            shift[k] += step
+            moved[k] += along
+            mean += share[k] * along
+        if worst == 0:
+            break
+    return moved
+
+
+def _turn(columns, residual, bend, at, penalty, limits):
+    """What one output's columns and its intercept add to each row, the intercept's step, and the first violation."""
+    values, rows, starts, active = columns
+    ridge, terms, first = penalty[0], Terms(*penalty[1:]), 0.0
+    total = bend.sum() if limits.intercept else 0.0
+    shift = -residual.sum() / total if total > 0 else 0.0
+    along = np.zeros(len(residual))
+    for sweep in range(limits.sweeps):
         worst = 0.0
         for j in active:
             part, one = slice(starts[j], starts[j + 1]), terms.some(slice(j, j + 1))
             column, mine, here = values[part].astype(np.float64), rows[part], at[j : j + 1]
             mean = column @ bend[mine]
-            slopes = column @ residual[mine] + shift * mean + l2[j] * here
+            slopes = column @ residual[mine] + shift * mean + ridge[j] * here
             violation = one.violation(here, slopes)[0]
-            if not violation > tol:
+            if not violation > limits.tol:
                 continue
             worst = max(worst, violation)
-            share = mean / total if intercept else 0.0
-            curvature = np.square(column) @ bend[mine] - mean * share + l2[j : j + 1]
+            part_of = mean / total if total > 0 else 0.0
+            curvature = np.square(column) @ bend[mine] - mean * part_of + ridge[j : j + 1]
             aim = one.lowest(here, slopes, curvature)[0]
             step, at[j] = aim - at[j], aim
             residual[mine] += bend[mine] * (step * column)
-            shift -= step * share
+            along[mine] += step * column
+            shift -= step * part_of
+        first = worst if sweep == 0 else first
         if worst == 0:
             break
-    return shift
+    return along + shift, shift, first
 
 
 def lowest(hessian, slopes, at, terms: Terms, tol) -> np.ndarray:
@@ -129,6 +170,7 @@ def lowest(hessian, slopes, at, terms: Terms, tol) -> np.ndarray:
     the others go to their minimum together.
     """
     at, slopes = at.copy(), slopes.copy()
+    tol = max(tol, ROUNDING * float((np.abs(hessian) @ np.abs(at) + np.abs(slopes)).max(initial=0.0)))
     for _ in range(ROUNDS):
         if model_descent(hessian, slopes, at, *terms, SWEEPS, tol) == 0:
             break

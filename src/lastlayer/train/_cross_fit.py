@@ -154,7 +154,9 @@ def cross_fit(
     for inside, outside in split.split(np.zeros(rows), labels.index):
         seen, unseen = ({name: values[part] for name, values in table.items()} for part in (inside, outside))
         features = settings.features(seen)
-        X, held_out = features.transform(seen).values, features.transform(unseen).values
+        X, held_out = (features.transform(part).values for part in (seen, unseen))
+        if features.texts:  # of many terms: what float32 lacks is far below `ROUGH` too
+            X, held_out = X.astype(np.float32), held_out.astype(np.float32)
         model = settings.classifier(features, settings.tried[0], ROUGH if features.texts else FINE)
         for C in settings.tried:
             _fit(model.set_params(C=C), features, X, labels.index[inside], None if weight is None else weight[inside])

@@ -8,14 +8,23 @@ with ``c`` the sums of theta by each feature. Taken from F, every term is of one
 ``w KL(q || p)`` of the probabilities p from those that theta belongs to, q, so that nothing cancels near the minimum.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from lastlayer.transform.sigmoid import sigmoid
 from lastlayer.transform.softmax import softmax
 
 
-def gap(problem, rows, coef, logits, terms, ridge) -> float | None:
-    """The bound at standardised ``coef`` (outputs, d) with ``logits`` (n, outputs); None where there is none.
+class Dual(NamedTuple):
+    """A point of the dual: how far F is above its value there, and its slopes by the features, (outputs, d)."""
+
+    gap: float
+    slopes: np.ndarray
+
+
+def dual(problem, rows, coef, logits, terms, ridge) -> Dual | None:
+    """The point near standardised ``coef`` (outputs, d) with ``logits`` (n, outputs); None where there is none.
 
     ``q`` is p moved until its slopes sum to 0 (a step of the intercepts), then towards the target until each feature
     without l2 has ``|c| <= l1``. A feature with neither, that has no bound on the side it pulls to, has no such q.
@@ -38,7 +47,7 @@ def gap(problem, rows, coef, logits, terms, ridge) -> float | None:
     if share == 0:
         return None
     divergence = problem.weight @ kl_div(share * q + (1 - share) * one_hot, p).sum(1)
-    return float(divergence + _of_features(coef, share * sums, terms, ridge).sum())
+    return Dual(float(divergence) + _of_features(coef, share * sums, terms, ridge), share * sums)
 
 
 def _targets(problem):
@@ -56,15 +65,17 @@ def _balanced(p, one_hot, weight):
 
 
 def _of_features(coef, sums, terms, ridge):
-    """What each coefficient has above the least of ``c b + l2 b^2 / 2 + l1 |b|``, which its share made bounded."""
-    zero = np.zeros_like(sums)
+    """What the coefficients have above the least of ``c b + l2 b^2 / 2 + l1 |b|``, which the share made bounded."""
+    # both are 0 where the coefficient is, and the slope is at most l1: nearly everywhere
+    index = (coef != 0) | (np.abs(sums) > terms.l1) | (terms.low > 0) | (terms.high < 0)
+    terms, (ridge, _) = terms.spread(index), np.broadcast_arrays(ridge, coef)
+    coef, sums, ridge = coef[index], sums[index], ridge[index]
     with np.errstate(divide="ignore", invalid="ignore"):
         bent = np.where(ridge > 0, -np.sign(sums) * np.maximum(np.abs(sums) - terms.l1, 0.0) / ridge, 0.0)
-    ends = [np.where(np.isfinite(end), end, 0.0) + zero for end in (terms.low, terms.high)]
-    tries = [terms.inside(bent), *(terms.inside(end) for end in ends)]
+    tries = [terms.inside(bent), *(terms.inside(np.where(np.isfinite(end), end, 0.0)) for end in terms[1:])]
 
     def value(b):
         return sums * b + ridge * b**2 / 2 + terms.l1 * np.abs(b)
 
     least = np.minimum.reduce([value(b) for b in tries])
-    return np.maximum(value(coef) - least, 0.0)
+    return float(np.maximum(value(coef) - least, 0.0).sum())

@@ -31,7 +31,7 @@ def features(model, X, reset) -> Any:
     except ValueError as error:
         _refuse_text(X, error)
         raise
-    _refuse_nonfinite(model, X)
+    refuse_nonfinite(model, X)
     return X
 
 
@@ -52,7 +52,7 @@ def _refuse_text(X, error):
                 ) from error
 
 
-def _refuse_nonfinite(model, X):
+def refuse_nonfinite(model, X):
     values = X.data if hasattr(X, "toarray") else X
 
     def suspect(a, b):
@@ -79,6 +79,23 @@ def _refuse_nonfinite(model, X):
 
 def target(X, y, ordinal=False) -> Target:
     """The labels of the rows, by their shape: ``(n,)`` classes, ``(n, labels)`` 0 and 1."""
+    y = labels(X, y)
+    if y.ndim == 2:
+        return indicators(y, ordinal)
+    classes, index = classes_of(y)
+    refuse_counts(classes, len(y))
+    return classified(classes, index, ordinal)
+
+
+def classified(classes, index, ordinal) -> Target:
+    """Rows of exclusive ``classes``, each of which has its ``index``."""
+    if ordinal:
+        return Target(index, classes, "ordinal")
+    return Target(index, classes, "multinomial") if len(classes) > 2 else Target(index * 1.0, classes, "binary")
+
+
+def labels(X, y) -> np.ndarray:
+    """What labels may be: one of each row, or a table."""
     if y is None:
         raise ValueError("LinearClassifier: fit requires y to be passed, but the target y is None.")
     y = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
@@ -86,17 +103,13 @@ def target(X, y, ordinal=False) -> Target:
     if y.dtype.kind == "f":
         assert_all_finite(y, input_name="y")
     if y.ndim == 2 and y.shape[1] > 1:
-        return _labels(y, ordinal)
+        return y
     y = column_or_1d(y, warn=True)
     _refuse_continuous(y)
-    classes, index = _classes(y)
-    _refuse_counts(classes, len(y))
-    if ordinal:
-        return Target(index, classes, "ordinal")
-    return Target(index, classes, "multinomial") if len(classes) > 2 else Target(index * 1.0, classes, "binary")
+    return y
 
 
-def _labels(y, ordinal):
+def indicators(y, ordinal) -> Target:
     if ordinal:
         raise ValueError(f"LinearClassifier: ordinal classes are one column; y is {shape(y)}.")
     if y.dtype.kind not in "biuf" or not ((y == 0) | (y == 1)).all():
@@ -122,7 +135,7 @@ def _refuse_continuous(y):
         raise ValueError(f"Unknown label type: {y.dtype}. Classes are integers, booleans or names.")
 
 
-def _classes(y):
+def classes_of(y):
     """The different labels, sorted, and the index of each row among them."""
     if y.dtype.kind in "biu" and int(y.max()) - int(y.min()) < FEW:
         low = int(y.min())
@@ -149,7 +162,7 @@ def _classes(y):
         ) from error
 
 
-def _refuse_counts(classes, rows):
+def refuse_counts(classes, rows):
     if len(classes) == 1:
         raise DataError(
             f"the target is constant: every row is of one class, {classes.tolist()[0]!r}, and a classifier needs two.",
@@ -273,8 +286,13 @@ def problem(model, X, target: Target, sample_weight, offset, penalty: Penalty) -
     """What `LinearClassifier.fit` minimises on encoded rows, and the factors of ``class_weight`` in its weights."""
     weight = weights(sample_weight, X.shape[0])
     factors = class_weights(model.class_weight, target, weight)
+    return weighed(model, X, target, weight, offset, penalty, factors), factors
+
+
+def weighed(model, X, target: Target, weight, offset, penalty: Penalty, factors) -> Problem:
+    """The problem of rows whose classes weigh ``factors`` besides."""
     outputs = {"binary": 1, "ordinal": 1}.get(target.family, len(target.classes))
-    made = Problem(
+    return Problem(
         features=X,
         target=target.values,
         weight=weight if model.class_weight is None else weight * factors[target.values.astype(np.int64)],
@@ -284,7 +302,6 @@ def problem(model, X, target: Target, sample_weight, offset, penalty: Penalty) -
         intercept=bool(model.fit_intercept),
         penalty=penalty,
     )
-    return made, factors
 
 
 def prior_shift(model, target: Target, factors):

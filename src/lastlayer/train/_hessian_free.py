@@ -14,7 +14,7 @@ import numpy as np
 from lastlayer.linear import linear_hessian_product
 from lastlayer.parallel import single_products
 from lastlayer.train._problem import Fit, Problem
-from lastlayer.train._whitened import PASSES, Function, ahead, dot, ended, finished
+from lastlayer.train._whitened import PASSES, Function, ahead, begun, dot, ended, finished
 
 FORCING = 0.1  # of the gradient, in the whitened norm: what a step may leave of it
 PRODUCTS = 50  # of one step, at most
@@ -36,7 +36,7 @@ def solve(problem: Problem, start=None, tol=1e-6, most=PASSES) -> Fit:
     began = time.perf_counter()
     function = Function(problem)
     with single_products():
-        here, passes = function(function.inward(start)), 1
+        here, passes = begun(function, start)
     while True:
         with single_products():
             step = function.step(here)

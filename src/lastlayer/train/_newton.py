@@ -43,14 +43,20 @@ def solve(problem: Problem, start, tol, most) -> Fit:
         return label_by_label(solve, problem, start, tol, most)
     began = time.perf_counter()
     objective = Objective(problem, Frame.of(problem))
+    with single_products():
+        at = objective.inward(*start) if start is not None else _start(objective)
+        return descended(objective, at, tol, most, began)
+
+
+def descended(objective: Objective, at, tol, most, began) -> Fit:
+    """The minimum of an objective, from the parameters ``at``."""
 
     def function(parameters):
         return _point(objective, parameters)
 
-    with single_products():
-        at = objective.inward(*start) if start is not None else _start(objective)
-        minimum = minimise(function, at, tol, most, rises=bool(problem.penalty.l2.all()))
-        inverse = inverted(minimum.point.hessian)
+    problem = objective.problem
+    minimum = minimise(function, at, tol, most, rises=bool(problem.penalty.l2.all()))
+    inverse = inverted(minimum.point.hessian)
     point = minimum.point
     coef, intercept = objective.outward(point.at)
     certificate = Certificate(
@@ -107,32 +113,28 @@ def _start(objective):
     most = max(rows // SHARE, ROWS_EACH * len(begun))
     if rows < TALL or 4 * most > rows:
         return begun
-    part = _sampled(problem, most)
-    if part is None:
-        return begun
-    less = Objective(part, objective.frame)
-    minimum = minimise(lambda parameters: _point(less, parameters), begun, *NEAR)
-    return minimum.point.at if minimum.converged else begun
-
-
-def _sampled(problem, most):
-    """Some of the rows with as much less of the penalty, or None where a class is not among them."""
-    target, weight = some(problem.target, most), some(problem.weight, most)
-    if problem.family == "binary":
-        complete = 0 < weight @ target < weight.sum()
-    else:
-        complete = np.bincount(target, weight, problem.outputs).min() > 0
-    if not complete:
-        return None
-    share = weight.sum() / problem.weight.sum()
-    return replace(
+    part = replace(
         problem,
         features=some(problem.features, most),
-        target=target,
-        weight=weight,
+        target=some(problem.target, most),
+        weight=some(problem.weight, most),
         offset=None if problem.offset is None else some(problem.offset, most),
-        penalty=replace(problem.penalty, l2=problem.penalty.l2 * share),
     )
+    return near(objective, part, begun)
+
+
+def near(objective: Objective, part: Problem, begun):
+    """The fit of a part of the rows with as much less of the penalty; ``begun`` where a class is not among them."""
+    if part.family == "binary":
+        complete = 0 < part.weight @ part.target < part.weight.sum()
+    else:
+        complete = np.bincount(part.target, part.weight, part.outputs).min() > 0
+    if not complete:
+        return begun
+    share = part.weight.sum() / objective.weight
+    less = Objective(replace(part, penalty=replace(part.penalty, l2=part.penalty.l2 * share)), objective.frame)
+    minimum = minimise(lambda parameters: _point(less, parameters), begun, *NEAR)
+    return minimum.point.at if minimum.converged else begun
 
 
 def scaled(hessian):

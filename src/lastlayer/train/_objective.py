@@ -232,7 +232,7 @@ class Objective:
             axes = contrasts(problem.outputs) if problem.family == "multinomial" else np.ones((1, 1))
         self.axes = axes
         self.sign = -1.0 if problem.family == "ordinal" else 1.0
-        self._sums: Any = getattr(self, f"_{problem.family}")
+        self._sums: Any = getattr(Objective, f"_{problem.family}")  # not bound: in a circle the rows would outlive it
 
     def inward(self, coef, intercept) -> np.ndarray:
         """The parameters of coefficients and intercepts."""
@@ -282,7 +282,7 @@ class Objective:
         problem = self.problem
         offset = None if problem.offset is None else problem.offset[a:b]
         with np.errstate(all="ignore"):  # a step too far may overflow; `minimise` shortens it
-            return self._sums(problem.features[a:b], problem.target[a:b], problem.weight[a:b], offset, parameters)
+            return self._sums(self, problem.features[a:b], problem.target[a:b], problem.weight[a:b], offset, parameters)
 
     def _binary(self, features, target, weight, offset, parameters):
         part = features.toarray() if hasattr(features, "toarray") else features

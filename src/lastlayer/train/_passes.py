@@ -22,7 +22,7 @@ from lastlayer.train._problem import Problem
 FEW = 32  # outputs: products of a block with them are bound by memory, so the block should still be near
 NEAR = 2**17  # entries of features that stay in the second cache between the two products
 SPAN = 4096  # rows whose gradient is summed before float64 takes over
-TILE = 2**21  # logits of one range: 8 MB
+TILE = 2**20  # logits of one range: 4 MB
 SPARSE_TILE = 2**22
 COLUMNS = 512  # of a sparse matrix, of one range of the pool
 

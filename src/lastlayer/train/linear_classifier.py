@@ -44,8 +44,8 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
     columns that others make up get the least coefficients; classes that can be separated are refused, as their
     coefficients are infinite.
 
-    ``l1_ratio`` and bounds are solved by coordinate descent, which is slow for many classes of many features (text of
-    77 classes does not end within minutes), and does not see separable classes where bounds are all that holds them.
+    ``l1_ratio`` and bounds are solved by proximal Newton, a coordinate at a time; coefficients that nothing holds are
+    refused there too, where classes are separated in a direction that the bounds allow.
 
     >>> X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array(["no", "no", "yes", "yes"])
     >>> model = LinearClassifier().fit(X, y)
@@ -93,7 +93,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         fitted = solve(problem, self._start(target, problem), self.tol, self.max_iter)
         if fitted.certificate.escapes:
             refuse_separated(problem, feature_names(self), [str(name) for name in target.classes])
-        _warn_unless_converged(fitted.certificate)
+        warn_unless_converged(fitted.certificate)
         return self._keep(fitted, target, factors)
 
     def decision_function(self, X, offset=None) -> np.ndarray:
@@ -221,7 +221,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-def _warn_unless_converged(certificate: Certificate):
+def warn_unless_converged(certificate: Certificate):
     if not certificate.converged:
         warnings.warn(
             f"LinearClassifier: after {certificate.passes} passes the largest slope is {certificate.gradient:.1e}, "

@@ -22,11 +22,11 @@ RANGE_OF_C = -4, 4  # powers of ten, as scikit-learn's
 
 # What a larger value of is better, by scikit-learn's names.
 SCORES: dict[str, Any] = {
-    "neg_log_loss": lambda said: -_measured(nll, said),
-    "neg_brier_score": lambda said: -_measured(brier, said),
-    "accuracy": lambda said: _measured(accuracy, said),
-    "roc_auc": lambda said: _measured(roc_auc, said),
-    "average_precision": lambda said: _measured(average_precision, said),
+    "neg_log_loss": lambda *said: -_measured(nll, *said),
+    "neg_brier_score": lambda *said: -_measured(brier, *said),
+    "accuracy": lambda *said: _measured(accuracy, *said),
+    "roc_auc": lambda *said: _measured(roc_auc, *said),
+    "average_precision": lambda *said: _measured(average_precision, *said),
 }
 TASKS: dict[str, Any] = {"binary": "binary", "multinomial": "multiclass", "multilabel": "multilabel"}
 
@@ -101,17 +101,19 @@ class LinearClassifierCV(LinearClassifier):
         intercept = found.intercept - _encode.prior_shift(self, target, factors)
         given = None if sample_weight is None else weight
 
-        def said(k, *fits):
+        held = [_Held.of(problem, target, given, fold.test) for fold in folds]
+
+        def logits(k, fits):
             """What fits of fold k say of the rows it is tested on."""
-            held = _Held.of(problem, target, given, folds[k].test)
-            return [held.outputs(found.coef[k, c], intercept[k, c]) for c in fits]
+            return held[k].logits(found.coef[k, fits], intercept[k, fits])
 
         with single_products():
-            every = range(len(Cs))
-            scores = np.array([[self._score(one, k) for one in said(k, *every)] for k in range(len(folds))])
+            count = range(len(folds))
+            scores = np.array([[self._score(held[k], z, k) for z in logits(k, slice(None))] for k in count])
             mean = scores.mean(0)
             best = int(np.where(mean == mean.max(), Cs, np.inf).argmin())
-            self._out_of_fold = folds, [said(k, best)[0] for k in range(len(folds))], len(weight)
+            outputs = [held[k].outputs(logits(k, [best])[0]) for k in count]
+            self._out_of_fold = folds, outputs, len(weight)
         start = found.coef[:, best].mean(0), found.intercept[:, best].mean(0)
         chosen = replace(problem, penalty=_squared(Cs[best], problem.features.shape[1]))
         self._keep(solve(chosen, start, self.tol, self.max_iter), target, factors)
@@ -166,9 +168,10 @@ class LinearClassifierCV(LinearClassifier):
     def _ridges(self, Cs, problem):
         return np.stack([_squared(C, problem.features.shape[1]).l2 for C in Cs])
 
-    def _score(self, said: Outputs, k):
+    def _score(self, held, logits, k):
         measure: Any = self.scoring if callable(self.scoring) else SCORES[self.scoring]
-        score = float(measure(said))
+        said = (held.outputs(logits),) if callable(self.scoring) else (held, logits)
+        score = float(measure(*said))
         if np.isnan(score):
             raise DataError(
                 f"the score of fold {k} is nan, as where its rows are of one class.",
@@ -203,17 +206,24 @@ class _Held(NamedTuple):
             TASKS[target.family],
         )
 
-    def outputs(self, coef, intercept) -> Outputs:
-        """What a fit says of them."""
+    def logits(self, coef, intercept):
+        """What fits say of them, ``(fits, rows, outputs)``, or ``(fits, rows)`` where the task is binary."""
+        fits, outputs, width = coef.shape
         model = LinearClassifier()
-        model.coef_, model.intercept_ = coef, intercept
-        logits = model._scores(self.features, self.offset)
-        logits = logits[:, 0] if self.task == "binary" else logits
+        model.coef_, model.intercept_ = coef.reshape(-1, width), intercept.ravel()
+        z = model._scores(self.features, None).reshape(-1, fits, outputs)
+        if self.offset is not None:
+            z += self.offset.reshape(len(z), 1, -1).astype(z.dtype)
+        z = np.ascontiguousarray(z.transpose(1, 0, 2))
+        return z[..., 0] if self.task == "binary" else z
+
+    def outputs(self, logits) -> Outputs:
+        """Logits of a fit with their targets."""
         return Outputs(logits, "logits", target=self.target, classes=self.classes, weight=self.weight, task=self.task)
 
 
-def _measured(measure, said: Outputs):
-    return measure(said.scores, said.target, weight=said.weight).value
+def _measured(measure, held, logits):
+    return measure(logits, held.target, weight=held.weight).value
 
 
 def _warn(converged, largest):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lastlayer.kernels import dispatched
 from lastlayer.parallel import over_ranges, single_products
 from lastlayer.train._problem import Problem
 from lastlayer.train._whitened import (
@@ -29,7 +30,7 @@ from lastlayer.train._whitened import (
     prior,
 )
 
-TILE = 2**17  # logits of one range: few of them, so that what is made of them stays near
+TILE = 2**16  # logits of one range: few of them, so that what is made of them stays near
 LEAST, MOST = 64, 2**13  # rows of one range
 MEMORY = 20  # pairs of steps
 ROOM = 2**26  # entries of all the pairs of fits that are worked on together: 512 MB
@@ -91,12 +92,14 @@ class Function:
         self.dtype = np.dtype(features.dtype)
         self.moments = moments(problem)
         self.deviation = np.where(self.moments.deviation > 0, self.moments.deviation, 1.0)
-        self.weights, self.totals = weights.astype(self.dtype), weights.sum(1)
+        self.weights, self.totals = np.ascontiguousarray(weights, self.dtype), weights.sum(1, dtype=np.float64)
         self.sparse = hasattr(features, "toarray")
         self.rows, self.width = features.shape
         target = problem.target.reshape(self.rows, -1).T
-        self.target = target if problem.family == "multinomial" else (1 - 2 * target).astype(self.dtype)
-        self.slopes = class_slopes if problem.family == "multinomial" else label_slopes
+        if problem.family != "multinomial":
+            target = np.ascontiguousarray(1 - 2 * target, self.dtype)
+        self.target = target
+        self.slopes = class_slopes if problem.family == "multinomial" else fit_slopes
         self._curvatures: dict[int, Curvature] = {}
 
     def start(self, fits):
@@ -125,7 +128,7 @@ class Function:
             tile = self._logits(flat, block).reshape(fits, outputs, -1)
             if self.problem.offset is not None:
                 tile += self.problem.offset[a:b].reshape(b - a, outputs).T.astype(self.dtype)
-            loss, bend = self.slopes(tile, self.target[:, a:b], self.weights[folds, a:b])
+            loss, bend = self.slopes(tile, self.target, self.weights, folds, a)
             return loss, bend, self._gradient(tile.reshape(fits * outputs, -1), block)
 
         value, bend, gradient = 0.0, 0.0, np.zeros(flat.shape)
@@ -153,7 +156,7 @@ class Function:
             if known is None or max(known.mean / mean, mean / known.mean) > MOVED:
                 known = self._curvatures[penalty] = Curvature(self.moments, self.l2[penalty], 1.0, mean)
             columns = gradient[mine].reshape(len(each), -1).T
-            found = known.solver(np.sqrt(mean / each))(columns)
+            found = known.solver(each, columns.dtype)(columns)
             out[mine] = found.T.reshape(len(mine), *gradient.shape[1:])
         return out
 
@@ -186,31 +189,34 @@ class Function:
         return np.column_stack([inner, sums])
 
 
-def label_slopes(tile, sign, weight):
+@dispatched
+def fit_slopes(tile, sign, weights, folds, start):
     """Logits of fits ``(fits, outputs, rows)`` to slopes, in their place; the losses of fits, and their curvatures.
+
+    The rows are those from ``start`` of ``sign``, ``(outputs, n)``, and of ``weights``, ``(folds, n)``.
 
     loss = softplus(m),   m = z for a target of 0 and -z for one of 1: what ``sign`` says; slopes are sign sigmoid(m)
     """
+    rows = slice(start, start + tile.shape[2])
+    sign, weight = sign[:, rows], weights[folds, rows]
     tile *= sign
-    e = np.abs(tile)
-    np.exp(np.negative(e, out=e), out=e)
-    losses = np.log1p(e)
-    losses += np.maximum(tile, 0)
+    e = np.exp(-np.abs(tile))
     over = 1 / (1 + e)
-    np.copyto(e, 1, where=tile > 0)  # then e over is sigmoid(m)
-    np.multiply(e, over, out=tile)
-    bend = tile * (1 - tile)
+    losses = np.log1p(e) + np.maximum(tile, 0)
+    tile[...] = np.where(tile > 0, 1, e) * over
+    bend = e * over * over
     tile *= sign
     return _summed(losses.sum(1), weight), _weighed(tile, bend, weight)
 
 
-def class_slopes(tile, target, weight):
+def class_slopes(tile, target, weights, folds, start):
     """The same of the softmax over the outputs; ``target`` is an index, ``(1, rows)``.
 
     The slope of the target is that of all the others, so that no ``1 - p`` takes its last digits.
     """
-    largest = tile.max(1, keepdims=True)
-    index = np.broadcast_to(target, (len(tile), 1, tile.shape[2]))
+    rows = slice(start, start + tile.shape[2])
+    largest, weight = tile.max(1, keepdims=True), weights[folds, rows]
+    index = np.broadcast_to(target[:, rows], (len(tile), 1, tile.shape[2]))
     losses = largest - np.take_along_axis(tile, index, 1)
     tile -= largest
     np.exp(tile, out=tile)

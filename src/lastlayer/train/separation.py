@@ -87,7 +87,10 @@ def separation(X, y, *, ordinal=False, fit_intercept=True) -> Separation:
 
 
 def separated(problem: Problem, names, classes) -> Separation:
-    """`separation` of a problem; rows of weight 0 are left out."""
+    """`separation` of a problem: of the features without a penalty, towards the sides that no bound is on.
+
+    Rows of weight 0 are left out.
+    """
     used = np.flatnonzero(problem.weight > 0)
     if problem.family == "multilabel":
         labels = [
@@ -109,11 +112,14 @@ def separated(problem: Problem, names, classes) -> Separation:
     return Separation(kind, chosen, tuple(outputs), coef, rows)
 
 
+def searchable(problem: Problem) -> bool:
+    """Whether it is small enough to look for separating columns while a fit waits."""
+    return problem.features.shape[0] * problem.features.shape[1] * problem.outputs <= LARGEST
+
+
 def refuse_separated(problem: Problem, names, classes):
     """The complaint about a fit whose minimum is at infinity: it names the columns that separate."""
-    found = None
-    if problem.features.shape[0] * problem.features.shape[1] * problem.outputs <= LARGEST:
-        found = separated(problem, names, classes)
+    found = separated(problem, names, classes) if searchable(problem) else None
     raise DataError(
         str(found)
         if found
@@ -127,27 +133,44 @@ def _direction(problem, used, target, count):
     """The direction in the units of the features, ``(outputs, features)``, and which rows gain by it."""
     from lastlayer.train._objective import Frame, design
 
-    frame = Frame.of(problem)
-    ordinal = problem.family == "ordinal"
+    frame, width = Frame.of(problem), problem.features.shape[1]
+    ordinal, up, down = problem.family == "ordinal", *open_sides(problem)
+    # bounds are on the coefficients of every class, so that none of them can be taken for 0
+    first = int(count == 2 or bool((up & down)[up | down].all()))
     table = design(problem.features[used], frame, problem.intercept and not ordinal)
-    gains, row, blocks = _ordinal_gains(table, target, count) if ordinal else _gains(table, target, count)
-    reached = _reached(gains)
-    rows = np.zeros(len(used), bool)
-    rows[row[reached]] = True
-    width = problem.features.shape[1]
-    if not reached.any():
-        return np.zeros((count if count > 2 and not ordinal else 1, width)), rows
+    gains, row, blocks = _ordinal_gains(table, target, count) if ordinal else _gains(table, target, count, first)
     groups = np.full(gains.shape[1], -1)
     groups[: width if ordinal else None].reshape(blocks, -1)[:, :width] = np.arange(width)
-    best = _least(gains, reached, groups)
+    up, down = (np.where(groups < 0, True, side[groups]) for side in (up, down))
+    kept = up | down
+    sides = 1.0 * up[kept] - down[kept]  # 1 and -1 where a coefficient may only rise or fall
+    gains, groups = gains[:, kept], groups[kept]
+    reached = _reached(gains, sides)
+    rows = np.zeros(len(used), bool)
+    rows[row[reached]] = True
+    best = np.zeros(len(kept))
+    if reached.any():
+        best[kept] = _least(gains, reached, groups, sides)
     coef = best[:width][None] if ordinal else best.reshape(blocks, -1)[:, :width]
-    if blocks > 1:
+    if first and count > 2 and not ordinal:
         coef = np.concatenate([np.zeros((1, width)), coef])
     return coef / frame.scale, rows
 
 
-def _gains(table, target, count) -> tuple[Any, np.ndarray, int]:
-    """Of each row and each other class, what its own class gains; coefficients of the first class are 0."""
+def open_to_infinity(problem: Problem) -> bool:
+    """Whether neither penalty nor bounds keep all coefficients finite."""
+    return any(side.any() for side in open_sides(problem))
+
+
+def open_sides(problem):
+    """Which coefficients may rise for ever, and which fall."""
+    penalty = problem.penalty
+    free = (penalty.l1 == 0) & (penalty.l2 == 0)
+    return (free if end is None else free & np.isinf(end) for end in (penalty.high, penalty.low))
+
+
+def _gains(table, target, count, first) -> tuple[Any, np.ndarray, int]:
+    """Of each row and each other class, what its own class gains; coefficients of classes before ``first`` are 0."""
     from scipy.sparse import csr_array, vstack
 
     width = table.shape[1]
@@ -157,13 +180,13 @@ def _gains(table, target, count) -> tuple[Any, np.ndarray, int]:
         part, own = table[chosen], target[chosen]
         places, signs = [], []
         for classes, sign in ((own, 1.0), (np.full(len(own), other), -1.0)):
-            at = np.flatnonzero(classes > 0)
-            places.append((np.repeat(at, width), ((classes[at] - 1)[:, None] * width + np.arange(width)).ravel()))
+            at = np.flatnonzero(classes >= first)
+            places.append((np.repeat(at, width), ((classes[at] - first)[:, None] * width + np.arange(width)).ravel()))
             signs.append((sign * part[at]).ravel())
         row, column = (np.concatenate(pair) for pair in zip(*places, strict=True))
-        parts.append(csr_array((np.concatenate(signs), (row, column)), shape=(len(own), (count - 1) * width)))
+        parts.append(csr_array((np.concatenate(signs), (row, column)), shape=(len(own), (count - first) * width)))
         index.append(chosen)
-    return vstack(parts, format="csr"), np.concatenate(index), count - 1
+    return vstack(parts, format="csr"), np.concatenate(index), count - first
 
 
 def _ordinal_gains(table, target, count) -> tuple[Any, np.ndarray, int]:
@@ -181,21 +204,26 @@ def _ordinal_gains(table, target, count) -> tuple[Any, np.ndarray, int]:
     return csr_array(gains), np.concatenate([above, below]), 1
 
 
-def _reached(gains) -> np.ndarray:
+def _reached(gains, sides) -> np.ndarray:
     """Which gains some direction makes positive without making another negative.
 
     Begun with some of the rows: where those that no direction separates leave no direction over, all is said, and
     otherwise a direction for all rows is one of those that are over, which most rows have no part in.
     """
+    from scipy.sparse import csr_array
+
     found, index, most = np.zeros(gains.shape[0], bool), np.arange(gains.shape[0]), SOME
+    held = np.flatnonzero(sides)
+    cone = csr_array((sides[held], (np.arange(len(held)), held)), shape=(len(held), len(sides)))
     while len(index):
         some = index[:: -(-len(index) // most)]
-        reached = _program(gains[some])
+        reached = _program(gains[some], cone)
         if len(some) == len(index):
             found[some] = reached
             break
         if not reached.all():
-            gains = gains @ _over(gains[some[~reached]])
+            over = _over(gains[some[~reached]])
+            gains, cone = gains @ over, cone @ over
             taking = np.abs(gains[index]).max(1, initial=0.0) > ROUNDING
             index = index[taking.ravel()]
         most *= 4
@@ -210,35 +238,36 @@ def _over(gains):
     return null_space(np.linalg.qr(table, mode="r"), rcond=ROUNDING)
 
 
-def _program(gains):
-    from scipy.sparse import csr_array, eye_array, hstack
+def _program(gains, cone):
+    from scipy.sparse import csr_array, eye_array, hstack, vstack
 
     count, width = gains.shape
     bounds = np.array([(-FARTHEST, FARTHEST)] * width + [(0.0, 1.0)] * count)
     cost = np.concatenate([np.zeros(width), -np.ones(count)])
     table = hstack([csr_array(-gains), eye_array(count)], format="csr")
-    found = _solved(cost, bounds, A_ub=table, b_ub=np.zeros(count))
+    held = hstack([csr_array(-cone), csr_array((cone.shape[0], count))])
+    found = _solved(cost, bounds, A_ub=vstack([table, held], format="csr"), b_ub=np.zeros(count + cone.shape[0]))
     if found is None:
         raise RuntimeError("separation: the linear program, which b = 0 solves, has no solution.")
     return found[width:] > REACHED
 
 
-def _least(gains, reached, groups):
+def _least(gains, reached, groups, sides):
     """A direction along which those gains are at least 1 and no other is below 0, of few columns.
 
     Columns are ordered by what they take of the direction with the least sum of coefficients; the first of them that
     do it alone are kept. ``groups`` numbers the columns of each entry; intercepts and thresholds, -1, cost nothing.
     """
-    best = _of_columns(gains, reached, groups, np.ones(groups.max() + 1, bool))
+    best = _of_columns(gains, reached, groups, sides, np.ones(groups.max(initial=-1) + 1, bool))
     if best is None:
         raise RuntimeError("separation: the rows that one program separates another does not; this is a defect.")
-    share = np.zeros(groups.max() + 1)
+    share = np.zeros(groups.max(initial=-1) + 1)
     np.maximum.at(share, groups[groups >= 0], np.abs(best[groups >= 0]))
     order = np.argsort(-share, kind="stable")
     few, enough = 0, int(np.count_nonzero(share > TOOK_PART * share.max(initial=0.0)))
     while few < enough:
         count = (few + enough) // 2
-        found = _of_columns(gains, reached, groups, np.isin(np.arange(len(share)), order[:count]))
+        found = _of_columns(gains, reached, groups, sides, np.isin(np.arange(len(share)), order[:count]))
         if found is None:
             few = count + 1
         else:
@@ -246,13 +275,14 @@ def _least(gains, reached, groups):
     return best
 
 
-def _of_columns(gains, reached, groups, allowed):
+def _of_columns(gains, reached, groups, sides, allowed):
     """The direction with the least sum of coefficients that uses the allowed columns, or None."""
     from scipy.sparse import csr_array, hstack
 
     cost = np.tile(np.where(groups < 0, 0.0, 1.0), 2)
     most = np.where((groups < 0) | allowed[groups], FARTHEST, 0.0)
-    bounds = np.column_stack([np.zeros(2 * len(groups)), np.tile(most, 2)])
+    ends = np.concatenate([np.where(sides >= 0, most, 0.0), np.where(sides <= 0, most, 0.0)])
+    bounds = np.column_stack([np.zeros(len(ends)), ends])
     table = csr_array(gains)
     found = _solved(cost, bounds, A_ub=hstack([-table, table], format="csr"), b_ub=-1.0 * reached)
     return None if found is None else found[: len(groups)] - found[len(groups) :]
