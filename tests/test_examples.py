@@ -1,11 +1,8 @@
 """Each example learns what it says, and says what it learned."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+from scripts import load
 
 
 @pytest.fixture
@@ -14,14 +11,6 @@ def example():
     torch = pytest.importorskip("torch", reason="pip install torch")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-
-    def load(name):
-        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
 
     yield load
     torch.set_num_threads(threads)

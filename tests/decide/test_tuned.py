@@ -110,6 +110,25 @@ def test_a_shared_threshold_is_the_best_of_all_cuts(measure, options, levels):
     assert mean(policy.thresholds[0]) == pytest.approx(policy.in_sample, rel=1e-12)
 
 
+@pytest.mark.parametrize("levels", [None, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_micro_f1_counts_all_labels_together(levels, weighted):
+    outputs = labels(rows=120, levels=levels)
+    weight = np.random.default_rng(5).integers(1, 5, 120) / 4 if weighted else None
+    outputs = Outputs(outputs.scores, "logits", target=outputs.target, weight=weight)
+    policy = Tuned.fit(outputs, "micro_f1")
+    z, y, each = outputs.scores, outputs.target, {"average": "micro", "sample_weight": weight}
+    every = [f1_score(y, z >= t, **each) for t in every_cut(z)[:-1]]
+    assert policy.in_sample == pytest.approx(max(every), rel=1e-12) and len(set(policy.thresholds)) == 1
+    assert f1_score(y, policy.apply(outputs), **each) == pytest.approx(max(every), rel=1e-12)
+    assert policy.untuned == pytest.approx(f1_score(y, z >= 0, **each), rel=1e-12)
+    assert policy.held_out <= policy.in_sample and Policy.from_json(policy.to_json()) == policy
+    with pytest.raises(ValueError, match=r"Tuned\.fit: micro_f1 counts all labels together.*by=None"):
+        Tuned.fit(outputs, "micro_f1", by="label")
+    with pytest.raises(ValueError, match="micro_f1"):
+        Tuned.fit(three(), "micro_f1", by="class")
+
+
 def three(seed=0, rows=60):
     rng = np.random.default_rng(seed)
     z = rng.normal(0, 1.5, (rows, 3)) + np.array([0.0, 0.5, 1.5])

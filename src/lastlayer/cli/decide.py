@@ -222,29 +222,10 @@ def _write(decisions, output, force):
 
 def _lines(source, fitted, policy, summary):
     """The summary in words, at most 80 columns wide."""
-    s, reviewed = summary, summary.rows - summary.accepted
-    yield f"{source}: {s.rows:,} rows, {_rule(policy)}"
+    yield f"{source}: {summary.rows:,} rows, {_rule(policy)}"
     if fitted is not None:
         yield f"  calibrated by  {fitted}"
-    yield f"  accepted       {s.accepted:,} rows ({s.share:.1%}){_threshold(policy)}"
-    undecided = f", of which {s.undecided:,} speak for no class" if s.undecided else ""
-    yield f"  review         {reviewed:,} rows ({1 - s.share:.1%}){undecided}"
-    if s.error is not None and s.accepted:
-        bound = f"at most {s.error_high:.2%} ({s.confidence:.0%} confidence)"
-        yield f"  error          {s.error:.2%} of the accepted, {bound}"
-    elif s.error_all is not None:
-        yield "  error          none, as none is accepted"
-    if s.error_all is not None:
-        yield f"                 {s.error_all:.2%} if all were accepted"
-    if s.expected_cost is not None:
-        realised = "" if s.realised_cost is None else f", realised {_cost(s.realised_cost)}"
-        yield f"  cost per row   expected {_cost(s.expected_cost)}{realised}"
-    if s.cost_all is not None:
-        yield f"                 realised {_cost(s.cost_all)} if all were accepted"
-
-
-def _cost(value):
-    return f"{value:.4f}" if value < 100 else f"{value:,.2f}"
+    yield from summary.lines(_threshold(policy))
 
 
 def _rule(policy):

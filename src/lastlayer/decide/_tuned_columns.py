@@ -101,16 +101,16 @@ class Columns:
         if self.exclusive:
             return self._of_classes(aim)
         columns = [np.arange(len(self.names))] if by is None else np.arange(len(self.names))[:, None]
-        cuts = [best_cut(self._changes(each), self._unsaid(each), aim) for each in columns]
+        cuts = [best_cut(self._changes(each, aim), aim.counted(self._unsaid(each)), aim) for each in columns]
         return np.repeat(cuts, len(self.names) // len(cuts))
 
     def _unsaid(self, columns):
         true = self.weight @ self.target[:, columns]
         return Counts(np.zeros(len(columns)), np.zeros(len(columns)), true, np.full(len(columns), self.weight.sum()))
 
-    def _changes(self, columns):
+    def _changes(self, columns, aim):
         value, weight = self.logits[:, columns].reshape(-1), np.repeat(self.weight, len(columns))
-        part = np.tile(np.arange(len(columns)), len(self.logits))
+        part = np.tile(np.arange(len(columns)) * (not aim.pooled), len(self.logits))
         return Changes(value, part, weight * self.target[:, columns].reshape(-1), weight)
 
     def _of_classes(self, aim):

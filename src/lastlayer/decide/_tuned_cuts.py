@@ -9,7 +9,8 @@ import numpy as np
 from lastlayer._check import one_of, positive
 from lastlayer.decide.bound import fraction
 
-MEASURES = ("f1", "f_beta", "balanced_accuracy", "net_benefit", "cost")
+POOLED = "micro_f1"  # of the counts of all labels together
+MEASURES = ("f1", "f_beta", "balanced_accuracy", "net_benefit", "cost", POOLED)
 OF_CLASSES = MEASURES[:3]  # what is a mean over classes that exclude each other; the others weigh two of them
 _OPTIONS = {"f_beta": ("beta",), "net_benefit": ("at",), "cost": ("false_positive", "false_negative")}
 
@@ -31,9 +32,18 @@ class Goal(NamedTuple):
     neutral: float  # the threshold that a calibrated model would have without tuning
     of: Callable[[Counts], Any]
 
+    @property
+    def pooled(self):
+        """Whether it is read from the counts of all labels together, and not a mean over them."""
+        return self.measure == POOLED
+
+    def counted(self, counts) -> Counts:
+        """The counts as they are, or those of all labels together."""
+        return Counts(*(np.sum(each, keepdims=True) for each in counts)) if self.pooled else counts
+
     def value(self, counts) -> float:
         """The measure, as a mean over labels or classes."""
-        return float(np.mean(self.of(counts)))
+        return float(np.mean(self.of(self.counted(counts))))
 
 
 def goal(function, measure, options, exclusive) -> Goal:

@@ -23,7 +23,7 @@ _JSON_WORDS = {"inf": "Infinity", "-inf": "-Infinity"}
 
 class Summary(NamedTuple):
     """What the decisions amount to, per row that counts; ``None`` where the true classes or the costs are not known,
-    or where no row is there to have an error.
+    or where no row is there to have an error. ``str`` is the summary in words.
 
     ``error_high`` bounds the error of accepted rows from above with ``confidence`` (Clopper-Pearson). It holds for a
     policy that was fixed before these rows were seen. With unequal weights it stands on the effective number of rows,
@@ -42,6 +42,27 @@ class Summary(NamedTuple):
     expected_cost: float | None
     realised_cost: float | None
     cost_all: float | None
+
+    def __str__(self):
+        return "\n".join(self.lines())
+
+    def lines(self, threshold="") -> Iterator[str]:
+        """The summary in words, at most 80 columns wide; ``threshold`` ends the line of what is accepted."""
+        yield f"  accepted       {self.accepted:,} rows ({self.share:.1%}){threshold}"
+        undecided = f", of which {self.undecided:,} speak for no class" if self.undecided else ""
+        yield f"  review         {self.rows - self.accepted:,} rows ({1 - self.share:.1%}){undecided}"
+        if self.error is not None and self.accepted:
+            bound = f"at most {self.error_high:.2%} ({self.confidence:.0%} confidence)"
+            yield f"  error          {self.error:.2%} of the accepted, {bound}"
+        elif self.error_all is not None:
+            yield "  error          none, as none is accepted"
+        if self.error_all is not None:
+            yield f"                 {self.error_all:.2%} if all were accepted"
+        if self.expected_cost is not None:
+            realised = "" if self.realised_cost is None else f", realised {_cost(self.realised_cost)}"
+            yield f"  cost per row   expected {_cost(self.expected_cost)}{realised}"
+        if self.cost_all is not None:
+            yield f"                 realised {_cost(self.cost_all)} if all were accepted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +223,10 @@ class Decisions:
 
     def _header(self) -> tuple[str, ...]:
         return COLUMNS if self.members is None else (*COLUMNS, SET)
+
+
+def _cost(value):
+    return f"{value:.4f}" if value < 100 else f"{value:,.2f}"
 
 
 def _known(column):

@@ -61,11 +61,12 @@ class Tuned(Policy, name="tuned"):
             balanced_accuracy  (TP / (TP + FN) + TN / (TN + FP)) / 2 = (1 + Youden's J) / 2;  of classes: mean recall
             net_benefit        (TP - FP at / (1 - at)) / n
             cost               (FP false_positive + FN false_negative) / n, the only one to be small
+            micro_f1           2 TP / (2 TP + FN + FP) of all labels together
 
-        The last two are given ``at=``, the threshold probability (Vickers and Elkin 2006), and ``false_positive=``,
-        ``false_negative=``. It is the mean over labels or classes where there are several. Multilabel outputs get one
-        threshold, or with ``by="label"`` each label its own. Multiclass ones, with ``by="class"``, get one for each
-        class, for F-beta and balanced accuracy; costs of classes are for `CostMatrix`.
+        Net benefit is given ``at=``, the threshold probability (Vickers and Elkin 2006), and cost ``false_positive=``
+        and ``false_negative=``. Of several labels or classes it is the mean, except for ``micro_f1``. Multilabel rows
+        get one threshold, or with ``by="label"`` each label its own. Multiclass ones, with ``by="class"``, get one for
+        each class, for F-beta and balanced accuracy; costs of classes are for `CostMatrix`.
 
         One or each threshold is the exact optimum: all cuts are tried after one sort. Those of classes depend on each
         other and are found by coordinate ascent, each step exact, from no thresholds and from the logs of the classes'
@@ -86,6 +87,8 @@ class Tuned(Policy, name="tuned"):
         if by not in _BY[outputs.task]:
             allowed = " or ".join(repr(each) for each in _BY[outputs.task])
             raise ValueError(f"Tuned.fit: by is {allowed} for {outputs.task} outputs, not {by!r}.")
+        if by is not None and aim.pooled:
+            raise ValueError(f"Tuned.fit: {measure} counts all labels together, which is for one threshold: by=None.")
         if isinstance(folds, bool) or not (isinstance(folds, int) and folds >= 2):
             raise ValueError(f"Tuned.fit: folds is an integer of at least 2, not {folds!r}.")
         columns = Columns.of(outputs)
