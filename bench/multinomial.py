@@ -157,7 +157,7 @@ def works(full):
     yield from compared("60,000 x 784 x 10", p, 50, (least, 1e-4), (2e-4, 1e-4, 5e-5), [_whitened])
     for name in ("Banking77", "CLINC150") if folder.is_dir() else ():
         p = problem(*text(folder / "text", name))
-        yield from compared(name, p, 200, None, (1e-2, 5e-3, 3e-3, 2e-3, 1e-3, 3e-4, 1e-4, 1e-5), [_whitened])
+        yield from compared(name, p, 200, None, 10.0 ** np.arange(-2, -5, -0.1), [_whitened])
     if full:
         p = problem(*features())
         least = _whitened.solve(p, tol=1e-6, most=120).certificate.objective

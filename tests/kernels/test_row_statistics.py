@@ -57,14 +57,26 @@ def test_values_are_those_of_the_formula_in_float64(classes):
 
 @pytest.mark.parametrize("classes", LENGTHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_normaliser_is_logsumexp(classes, dtype):
-    """To 2 units of the largest entry, which it may cancel."""
+def test_the_normaliser_has_the_bits_of_logsumexp_and_the_target_those_of_cross_entropy(classes, dtype):
     x = usual_and_special(classes).astype(dtype)
-    found, want = ll.row_stats(x, ("lse",))["lse"], ll.logsumexp(x)
-    usual = np.isfinite(want)
-    np.testing.assert_array_equal(found[~usual], want[~usual])
-    size = np.maximum(np.abs(want), np.abs(x.max(1)))[usual]
-    assert (np.abs(found[usual] - want[usual]) <= 2 * np.spacing(size)).all()
+    target = targets_of(x)
+    found = ll.row_stats(x, ("lse", "logp"), target)
+    assert_same_bits(*([np.where(np.isnan(a), np.nan, a)] for a in (found["lse"], ll.logsumexp(x))))  # -nan is nan
+    np.testing.assert_array_equal(found["logp"], -ll.cross_entropy(x, target))
+
+
+@pytest.mark.parametrize("classes", [256, 500, 1000])
+def test_many_small_terms_beside_one_large_entry(classes):
+    """Each is rounded to the unit of a sum that grows: 6 units of one sum for 32 vectors."""
+    rng = np.random.default_rng(5)
+    for scale in (0.01, 0.1, 1.0, 3.0):
+        x = rng.normal(scale=scale, size=(300, classes))
+        x[:150, 0] += np.linspace(5, 12, 150)
+        for rows in (x.astype(np.float32), np.round(4 * x).astype(np.float32) / 4):
+            target, want = targets_of(rows), ("logp", "entropy", "max_prob")
+            found, exact = ll.row_stats(rows, want, target), by_formula(rows.astype(np.float64), target, want)
+            for name in want:
+                assert units(found[name], exact[name]) <= 4, name
 
 
 @pytest.mark.parametrize("classes", [3, 10, 31, 32, 65, 1000, 2049])

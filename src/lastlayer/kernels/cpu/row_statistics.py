@@ -3,349 +3,243 @@
     d_i = x_i - m,  rest = sum over the others of exp(d_i),  logsumexp = m + log1p(rest),  p_top = 1 / (1 + rest)
     entropy = log1p(rest) - sum_i exp(d_i) d_i / (1 + rest),   top2_gap = -max over the others of d_i
 
-The ladder of the (max, rest) is in `max_rest`. Here, beside its rung 6, `logsumexp` of loops that LLVM made vectors of:
+The ladder of the (max, rest) is in `max_rest`. Here, in times of `logsumexp` as it was then:
 
     1  formula, NumPy: some passes over arrays of the size of the logits for each statistic
-    2  sums, moment and distance in one loop; the maximum by keys as in `max_rest`, and how many are above the target
-       beside it: 1.4 times as long (50,000 x 1,000), 1.25 (1,000 x 32,000)
-    3  the maximum by the bare bits, which are in order where one is not negative, and in the opposite where none is:
-       the least of them in a second read; ties looked for in the span of the maximum alone: 1.28 and 1.13
-    4  short rows finished in vectors, and the few without a distribution after all others: 1.5 ns an entry of 10 for
-       2.2, beside .95
+    2  sums, moment and distance in one loop; the maximum by keys, and how many are above the target beside it: 1.4
+       times as long (50,000 x 1,000), 1.25 (1,000 x 32,000)
+    3  the maximum by the bare bits; ties looked for in the span of the maximum alone: 1.28 and 1.13, and 1.70 and 1.16
+       when `logsumexp` had its vectors written out
+    4  all sums in the loop of `max_rest.onward`, in vectors written out and in its order, so that the normaliser has
+       the bits of `logsumexp`; 1.50 and 1.21 in the cache of one core, and 1.7 for 10 classes
+    5  no references counted within a row: the last vector by a loop, since what a branch uses last is counted; tiles
+       of `TILE` rows of any length, whose lines are made once: 1.25 and 1.17, and 1.45 for 10 classes
 
-Two cores of an Intel Xeon with AVX-512, float32, busy with other work. What lost: spans of 256 (1.3 for 1.2 times, of
-32,000) and of 1,024 entries (a hundredth more, of 1,000). Of rows of 10 what comes out is as much as what goes in, and
-its pages are new: 2.3 times as long, of which 1.5 is work. Beside rung 9 of `max_rest`, whose vectors are written out
-(`lanes`), this work in the cache of one core takes 1.7 times as long for 1,000 classes, 1.16 for 32,000 and 1.9 for 10.
-The times are printed by ``bench/rows.py``.
+Two cores of an Intel Xeon with AVX-512, float32. Where the maximum stands is looked for in its strip alone, and equals
+of the target before it alone. What lost: a branch for the last vector within the loop (1.32 for 1.24 times, of
+32,000); one sum of the moments (5 units of entropy for 3). Of rows of 10 what comes out is as much as what goes in, and
+its pages are new. The times are printed by ``bench/rows.py``.
 """
 
 import sys
-from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from lastlayer._array import dtype_name, is_torch, to_numpy
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential32 import DOWN, ONE, ZERO, log1p, wide
-from lastlayer.kernels.cpu.lanes import fma
+from lastlayer.kernels.cpu.lanes import (
+    fma,
+    highest,
+    lanes,
+    larger,
+    load,
+    load_part,
+    store,
+    total,
+    where_below,
+    where_same,
+)
 from lastlayer.kernels.cpu.max_rest import (
-    BLOCK,
-    LANES,
     SHORT,
-    along,
+    STRIP,
+    TILE,
+    added,
     as_rows,
     computing,
-    given,
-    of_both,
+    further,
+    largest,
     over_rows,
-    term,
-    together,
-    turned,
+    settle,
+    settled,
+    tiled,
+    width,
 )
 
-SPAN = 512  # entries whose largest is looked for together
-STRIP = 64  # entries looked at together for one of the k largest
-NOTHING = -800.0  # the distance of an entry whose term is 0
+SPAN = 64  # entries looked at together for one of the k largest
+NOTHING = np.float32(-800.0)  # the distance of an entry whose term is 0
 LSE, ENTROPY, LOGP, MAX_PROB, TOP2_GAP = range(5)
 ARGMAX, RANK = range(2)
-INTEGERS = {"float32": np.int32, "float64": np.int64}
+LINES = 9
+OWN, TARGET, M, REST, EQUAL, MOMENT, GAP, TOP, BEFORE = range(LINES)  # of what is known of a tile
 
 
-def of_pairs(signature):
-    """A signature for float32 with its bits in int32, and for float64 with those in int64."""
-    return [signature(types.float32, types.int32), signature(types.float64, types.int64)]
+@compiled(inline="always")
+def _noted(v, m, own, sums):
+    """A vector is added to the sums: of terms and of these times the distances, two each, which take turns.
+
+    Behind them how many entries are not ``m``, how many are above ``own``, and the least distance, which is negative.
+    """
+    rest, other, moment, second, others, above, nearest = sums
+    t, rest, other, others = added(v, m, rest, other, others)
+    difference = v - m
+    moment, second = second, fma(t, larger(difference, NOTHING), moment)
+    nearest = where_same(difference, ZERO, nearest, larger(difference, nearest))
+    return rest, other, moment, second, others, where_below(own, v, above + ONE, above), nearest
 
 
-def of_part(result, *more):
-    """Signatures of what is found in ``x[i, start:stop]``, the bits beside it, given numbers of its type or others."""
-
-    def signature(f, i):
-        place = types.int64, types.int64, types.int64
-        return result(f, i)(given(f, 2), given(i, 2), *place, *(f if each == "f" else each for each in more))
-
-    return of_pairs(signature)
-
-
-def bits_of(x) -> Any:
-    """In compiled code: the bits of a number of either type."""
-
-
-def number_of(bits) -> Any:
-    """In compiled code: the number whose bits they are."""
+@compiled(inline="always")
+def _strip(x, i, start, stop, m, own, nearest, most):
+    """The sums of `_noted` over part of row i; and ``most`` of the next row, which is read meanwhile."""
+    step, after, zero = width(x.dtype), min(i + 1, len(x) - 1), lanes(x.dtype.type(0.0))
+    sums, whole = (zero, zero, zero, zero, zero, zero, nearest), stop // step * step
+    for j in range(start, whole, step):
+        most = larger(load(x, (after, j)), most)
+        sums = _noted(load(x, (i, j)), m, own, sums)
+    for j in range(whole, stop, step):
+        most = larger(load_part(x, (after, j), -np.inf), most)
+        sums = _noted(load_part(x, (i, j), -np.inf), m, own, sums)
+    return sums, most
 
 
-@overload(bits_of)
-def _bits_of_type(x):
-    if x == types.float32:
-        return lambda x: np.float32(x).view(np.int32)
-    return lambda x: np.float64(x).view(np.int64)
+@compiled(inline="always")
+def _ties(x, i, start, stop, own, left):
+    """How many entries of a part are of that value; ``left`` falls by 1 to 0."""
+    step, count, classes = width(x.dtype), lanes(x.dtype.type(0.0)), x.shape[1]
+    whole, end = classes // step * step, left[stop - start]
+    for j in range(start, stop, step):
+        if j < whole:
+            v = load(x, (i, j))
+        else:
+            v = load_part(x, (i, j), -np.inf)
+        count = where_same(v, own, where_below(end, load(left, j - start), count + ONE, count), count)
+    return total(count)
 
 
-@overload(number_of)
-def _number_of_type(bits):
-    if bits == types.int32:
-        return lambda bits: np.int32(bits).view(np.float32)
-    return lambda bits: np.int64(bits).view(np.float64)
+@compiled(inline="always")
+def _first(x, i, start, m, left):
+    """Where the first entry of that value stands, which is from ``start`` on."""
+    step, classes = width(x.dtype), x.shape[1]
+    found, whole, most = lanes(x.dtype.type(0.0)), classes // step * step, ZERO
+    while most == ZERO and start < classes:
+        for j in range(start, min(start + STRIP, classes), step):
+            if j < whole:
+                v = load(x, (i, j))
+            else:
+                v = load_part(x, (i, j), -np.inf)
+            found = where_same(v, m, larger(load(left, j - start), found), found)
+        most = highest(found)
+        start += STRIP
+    return start - np.int64(most)
 
 
-@compiled(*of_part(lambda f, i: types.UniTuple(i, 2), "f"), inner=True)
-def _scan(x, bits, i, start, stop, bound):
-    """The bits of the largest, where that is not negative, and how many are above a bound."""
+@compiled(inline="always")
+def _row(x, i, y, m, left):
+    """``m``, ``rest``, the sum of terms times distances, the gap, argmax and rank; and the largest of the next row."""
+    step, classes, own = width(x.dtype), x.shape[1], x[i, y]
+    following = nearest = lanes(x.dtype.type(-np.inf))
+    sum_, lost, distance, count, before, span = 0.0, 0.0, 0.0, 0.0, 0.0, 0
+    for start in range(0, classes, STRIP):
+        stop = min(start + STRIP, classes)
+        sums, following = _strip(x, i, start, stop, m, own, nearest, following)
+        rest, other, moment, second, others, above, nearest = sums
+        sum_, lost = further(sum_, lost, total(rest + other))
+        distance += total(moment + second)
+        span = start if count == 0.0 else span
+        count += -(-(stop - start) // step) * step - total(others)
+        before += total(above) + _ties(x, i, start, max(start, min(stop, y)), own, left)
+    top, rest = settled(x, i, m, sum_, count)
+    gap = ZERO if count > 1.0 else -highest(nearest)
+    if not abs(top) < np.inf:
+        distance, gap, span = 0.0, x.dtype.type(np.inf if rest == 0.0 else 0.0), 0
+    return top, rest, distance, gap, _first(x, i, span, m, left), np.int64(before), highest(following)
+
+
+@compiled(inner=True)
+def _across(columns, classes, places, of):
+    """What `_row` says of short rows, which lie across in ``columns``, into lines of ``of``."""
     wide()
-    part, words, integer = x[i, start:stop], bits[i, start:stop], bits.dtype.type
-    most, above = words[0], integer(0)
-    for j in range(len(part)):
-        most = max(most, words[j])
-        above = integer(above + integer(part[j] > bound))
-    return most, above
+    step, zero = width(of.dtype), lanes(of.dtype.type(0.0))
+    for i in range(0, columns.shape[1], step):
+        y, own = load(of, (TARGET, i)), load(of, (OWN, i))
+        most, top, before = load(columns, (0, i)), zero, zero
+        for k in range(classes):
+            v, this = load(columns, (k, i)), places[k]
+            top, most = where_below(most, v, this, top), larger(v, most)
+            before = where_below(own, v, before + ONE, before)
+            before = where_same(v, own, where_below(this, y, before + ONE, before), before)
+        rest, lost, others, moment, other, nearest = zero, zero, zero, zero, zero, lanes(of.dtype.type(-np.inf))
+        for k in range(classes):
+            v = load(columns, (k, i))
+            difference = v - most
+            t, _, part, others = added(v, most, zero, zero, others)
+            rest, lost = further(rest, lost, part)
+            moment, other = other, fma(t, larger(difference, NOTHING), moment)  # half as many are added to each
+            nearest = where_same(difference, ZERO, nearest, larger(difference, nearest))
+        store(of, (M, i), most)
+        store(of, (REST, i), rest)
+        store(of, (EQUAL, i), of.dtype.type(classes) - others)
+        store(of, (MOMENT, i), moment + other)
+        store(of, (GAP, i), where_below(others, of.dtype.type(classes - 1), ZERO, -nearest))
+        store(of, (TOP, i), top)
+        store(of, (BEFORE, i), before)
 
 
-@compiled(*of_part(lambda f, i: i), inner=True)
-def _least(x, bits, i, start, stop):
-    """The bits of the largest of negative numbers."""
+@compiled(inner=True)
+def _short(x, of, rest, moment, gap, first, rank):
+    """What is left to do of short rows in plain numbers."""
     wide()
-    words = bits[i, start:stop]
-    least = words[0]
-    for j in range(len(words)):
-        least = min(least, words[j])
-    return least
+    for k in range(len(x)):
+        moment[k], gap[k] = of[MOMENT, k], of[GAP, k]
+        first[k], rank[k] = of[TOP, k], of[BEFORE, k]
+    n = len(x)
+    if settle(x, of[M, :n], of[REST, :n], of[EQUAL, :n], rest):
+        for k in range(n):
+            if not abs(of[M, k]) < np.inf:
+                moment[k], gap[k] = 0.0, np.inf if rest[k] == 0.0 else 0.0
 
 
-@compiled(*of_part(lambda f, i: i, "f", types.int64), inner=True)
-def _equal(x, bits, i, start, stop, value, end):
-    """How many of the first ``end`` are of that value."""
-    wide()
-    part, integer = x[i, start:stop], bits.dtype.type
-    count, end = integer(0), integer(end)
-    for j in range(len(part)):
-        count = integer(count + integer((part[j] == value) & (integer(j) < end)))
-    return count
-
-
-@compiled(*of_part(lambda f, i: types.UniTuple(types.int64, 2), "f"), inner=True)
-def _found(x, bits, i, start, stop, value):
-    """Where that value first stands, and how often it does."""
-    wide()
-    part, integer = x[i, start:stop], bits.dtype.type
-    none = integer(len(part))
-    first, count = none, integer(0)
-    for j in range(len(part)):
-        first = min(first, integer(j) if part[j] == value else none)
-        count = integer(count + integer(part[j] == value))
-    return start + first, np.int64(count)
-
-
-@compiled(*of_part(lambda f, i: types.Tuple((f, f, i)), "f"), fastmath={"reassoc", "contract"}, inner=True)
-def _sums(x, bits, i, start, stop, m):
-    """The sum of `term` over the entries that are not ``m``, that of the terms times the distances, and the bits of
-    the least distance, which is negative."""
-    wide()
-    part, rest, moment = x[i, start:stop], ZERO, ZERO
-    nearest, nothing = bits_of(x.dtype.type(-np.inf)), x.dtype.type(NOTHING)
-    for j in range(len(part)):
-        difference = part[j] - m
-        t = term(difference, part[j], m)
-        rest += ZERO if difference == ZERO else t
-        moment += t * (difference if difference > nothing else nothing)
-        nearest = min(nearest, bits_of(difference))
-    return rest, moment, nearest
-
-
-@compiled(
-    *of_pairs(
-        lambda f, i: types.Tuple((f, types.float64, types.int64, types.int64))(
-            given(f, 2), given(i, 2), types.int64, types.int64, f[:, ::1], i[:, ::1]
-        )
-    ),
-    inner=True,
-)
-def _places(x, bits, i, y, end, end_bits):
-    """The largest, how often it stands there, where first, and how many come before entry y."""
-    whole, own = x.shape[1] // LANES * LANES, x[i, y]
-    reached = np.nextafter(own, x.dtype.type(-np.inf))  # above it is what is no less than ``own``
-    most, above = _scan(end, end_bits, 0, 0, LANES, own)
-    at_end = m = number_of(_least(end, end_bits, 0, 0, LANES) if most < 0 else most)
-    rank, span, last = np.int64(above), whole, whole
-    if y >= whole:
-        rank += _equal(end, end_bits, 0, 0, LANES, own, y - whole)
-    for start in range(0, whole, SPAN):
-        stop = min(start + SPAN, whole)
-        most, above = _scan(x, bits, i, start, stop, reached if stop <= y else own)
-        largest = number_of(_least(x, bits, i, start, stop) if most < 0 else most)
-        rank += stop - start if stop <= y and own == -np.inf else np.int64(above)
-        if start <= y < stop:
-            rank += _equal(x, bits, i, start, y // LANES * LANES + LANES, own, y - start)
-        if largest >= m:
-            span = start if largest > m or span == whole else span
-            m, last = largest, start
-    first, count = whole, 0
-    if span < whole:
-        first, count = _found(x, bits, i, span, min(span + SPAN, whole), m)
-    if last > span:
-        count += _found(x, bits, i, span + SPAN, whole, m)[1]
-    if at_end == m:
-        place, more = _found(end, end_bits, 0, 0, LANES, m)
-        first, count = first + (place if span == whole else 0), count + more
-    return m, np.float64(count), first, rank
-
-
-@compiled(
-    *of_pairs(
-        lambda f, i: types.Tuple((f, types.float64, types.float64, f, types.int64, types.int64))(
-            given(f, 2), given(i, 2), types.int64, types.int64, f[:, ::1], i[:, ::1], f[:, ::1]
-        )
-    ),
-    inner=True,
-)
-def _row(x, bits, i, y, end, end_bits, terms):
-    """``m``, ``rest``, the sum of the terms times the distances, the gap, and the places of `_places`."""
-    classes = x.shape[1]
-    whole = classes // LANES * LANES
-    for j in range(classes - whole):
-        end[0, j] = x[i, whole + j]
-    m, count, first, rank = _places(x, bits, i, y, end, end_bits)
-    rest, moment, nearest = _sums(end, end_bits, 0, 0, LANES, m)
-    total, lost, distance = np.float64(rest), 0.0, np.float64(moment)
-    for start in range(0, whole, BLOCK):
-        stop = min(start + BLOCK, whole)
-        part, moment, near = _sums(x, bits, i, start, stop, m)
-        below = part - lost
-        above = total + below
-        lost = (above - total) - below
-        total = above
-        distance += moment
-        nearest = min(nearest, near)
-    if total != total:  # a nan, or nothing finite
-        m, rest = along(x, i, end, terms, 0)
-        return m, rest, 0.0, x.dtype.type(np.inf if rest == 0.0 else 0.0), first, rank
-    gap = ZERO if count > 1.0 else -number_of(nearest)
-    return m, total * DOWN + (count - 1.0), distance, gap, first, rank
-
-
-@compiled(
-    *of_pairs(
-        lambda f, i: types.int64(
-            given(f, 2),
-            given(i, 2),
-            given(types.int64, 1),
-            *[f[::1]] * 2,
-            *[types.float64[::1]] * 2,
-            f[::1],
-            *[types.int64[::1]] * 2,
-        )
-    ),
-    inner=True,
-)
-def _across(x, bits, target, own, m, rest, moment, gap, first, rank):
-    """The same of short rows, which lie across; how many are not finite."""
-    wide()
-    rows, classes = x.shape
-    columns, place, odd = turned(x), np.empty(rows, np.int32), 0
-    sums, lost, equal = np.zeros(rows, x.dtype), np.zeros(rows, x.dtype), np.zeros(rows, x.dtype)
-    distance, other = np.zeros(rows, x.dtype), np.zeros(rows, x.dtype)
-    top, before = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
-    nearest, nothing = gap.view(bits.dtype), x.dtype.type(NOTHING)
-    m[:], gap[:] = columns[0], -np.inf
-    for i in range(rows):
-        place[i] = target[i]
-    for k in range(classes):
-        column, this = columns[k], np.int32(k)
-        for i in range(rows):
-            v = column[i]
-            above = v > m[i]
-            m[i] = v if above else m[i]
-            top[i] = this if above else top[i]
-            before[i] = np.int32(before[i] + np.int32((v > own[i]) | ((v == own[i]) & (this < place[i]))))
-    for k in range(classes):
-        column = columns[k]
-        for i in range(rows):
-            difference = column[i] - m[i]
-            t = term(difference, column[i], m[i])
-            part = (ZERO if difference == ZERO else t) - lost[i]
-            total = sums[i] + part
-            lost[i] = (total - sums[i]) - part
-            sums[i] = total
-            equal[i] += ONE if difference == ZERO else ZERO
-            distance[i] = fma(t, difference if difference > nothing else nothing, distance[i])
-            nearest[i] = min(nearest[i], bits_of(difference))
-        distance, other = other, distance  # half as many are added to each
-    for i in range(rows):
-        rest[i] = sums[i] * DOWN + (equal[i] - 1.0)
-        moment[i] = np.float64(distance[i]) + other[i]
-        odd += rest[i] != rest[i]
-    for i in range(rows):
-        gap[i] = ZERO if equal[i] > ONE else -gap[i]
-        first[i], rank[i] = top[i], before[i]
-    return odd
-
-
-@compiled(
-    *of_both(lambda f: types.int64(f[::1], f[::1], *[types.float64[::1]] * 2, *[f[::1]] * 4)),
-    error_model="numpy",
-    inner=True,
-)
-def _finished(own, m, rest, moment, lse, entropy, logp, max_prob):
+@compiled(error_model="numpy", inner=True)
+def _finished(of, rest, moment, lse, entropy, logp, max_prob):
     """What follows from the sums, which are written over; how many rows have no distribution."""
     wide()
     bare = 0
-    for k in range(len(m)):
+    for k in range(len(rest)):
         share = 1.0 / (1.0 + rest[k])
         max_prob[k] = share
         moment[k] *= DOWN * share
-    for k in range(len(m)):
+    for k in range(len(rest)):
         rest[k] = log1p(rest[k])
-    for k in range(len(m)):
-        lse[k] = m[k] + rest[k]
+    for k in range(len(rest)):
+        lse[k] = of[M, k] + rest[k]
         entropy[k] = rest[k] - moment[k]
-    for k in range(len(m)):
-        below = np.float64(own[k]) - m[k]
-        logp[k] = (0.0 if own[k] == m[k] else below) - rest[k]
-        bare += not m[k] > -np.inf
+    for k in range(len(rest)):
+        own, m = of[OWN, k], of[M, k]
+        logp[k] = (0.0 if own == m else np.float64(own) - m) - rest[k]
+        bare += not m > -np.inf
     return bare
 
 
-@compiled(
-    *of_pairs(
-        lambda f, i: types.void(
-            given(f, 2), given(i, 2), given(types.int64, 1), types.int64, f[:, ::1], types.int64[:, ::1]
-        )
-    ),
-    error_model="numpy",
-)
-def values(x, bits, target, at, floats, whole):
+@compiled(error_model="numpy")
+def values(x, target, at, floats, whole):
     """What the rows say, put into the columns from ``at`` on."""
-    size, classes = together(x.shape[1]), x.shape[1]
-    end, terms = np.full((2, LANES), x.dtype.type(-np.inf)), np.empty((1, BLOCK), x.dtype)
-    end_bits, of_tile, sums = end.view(bits.dtype), np.empty((2, size), x.dtype), np.empty((2, size))
-    for start in range(0, len(x), size):
-        stop = min(start + size, len(x))
+    classes, following = x.shape[1], largest(x, 0)
+    places, left = np.arange(SHORT).astype(x.dtype), np.arange(STRIP, -1, -1).astype(x.dtype)
+    of, sums = np.zeros((LINES, TILE), x.dtype), np.empty((2, TILE))
+    for start in range(0, len(x), TILE):
+        stop = min(start + TILE, len(x))
         n, a, b = stop - start, at + start, at + stop
-        own, m, rest, moment = of_tile[0, :n], of_tile[1, :n], sums[0, :n], sums[1, :n]
-        lse, entropy, logp = floats[LSE, a:b], floats[ENTROPY, a:b], floats[LOGP, a:b]
-        max_prob, gap = floats[MAX_PROB, a:b], floats[TOP2_GAP, a:b]
+        rest, moment, gap = sums[0, :n], sums[1, :n], floats[TOP2_GAP, a:b]
         first, rank = whole[ARGMAX, a:b], whole[RANK, a:b]
         for k in range(n):
-            own[k] = x[start + k, target[start + k]]
-        if classes >= SHORT:
+            y = target[start + k]
+            of[OWN, k], of[TARGET, k] = x[start + k, y], y
+        if classes < SHORT:
+            _across(tiled(x, start, stop), classes, places, of)
+            _short(x[start:stop], of, rest, moment, gap, first, rank)
+        for k in range(n if classes >= SHORT else 0):
+            i = start + k
+            of[M, k], rest[k], moment[k], gap[k], first[k], rank[k], following = _row(x, i, target[i], following, left)
+        max_prob = floats[MAX_PROB, a:b]
+        entropy, logp = floats[ENTROPY, a:b], floats[LOGP, a:b]
+        if _finished(of, rest, moment, floats[LSE, a:b], entropy, logp, max_prob):
             for k in range(n):
-                i = start + k
-                m[k], rest[k], moment[k], gap[k], first[k], rank[k] = _row(x, bits, i, target[i], end, end_bits, terms)
-        elif _across(x[start:stop], bits, target[start:stop], own, m, rest, moment, gap, first, rank):
-            for k in range(n):
-                if rest[k] != rest[k]:
-                    m[k], rest[k] = along(x, start + k, end, terms, 0)
-                    moment[k], gap[k] = 0.0, np.inf if rest[k] == 0.0 else 0.0
-        if _finished(own, m, rest, moment, lse, entropy, logp, max_prob):
-            for k in range(n):
-                if not m[k] > -np.inf:
+                if not of[M, k] > -np.inf:
                     entropy[k] = logp[k] = max_prob[k] = gap[k] = np.nan
                     first[k], rank[k] = -1, classes
 
 
-@compiled(*of_both(lambda f: types.void(given(f, 2), f[::1], f[:, ::1], types.int64[:, ::1])))
+@compiled()
 def tops(x, lse, values, index):
     """The first classes of each row in falling order, the first of equals first; -1 of a row without a largest."""
     classes, k = x.shape[1], values.shape[1]
@@ -355,8 +249,8 @@ def tops(x, lse, values, index):
             value[:], where[:] = np.nan, -1
             continue
         value[:] = -np.inf
-        for start in range(0, classes, STRIP):
-            part, above = x[i, start : start + STRIP], 0
+        for start in range(0, classes, SPAN):
+            part, above = x[i, start : start + SPAN], 0
             for j in range(len(part)):
                 above += part[j] > value[k - 1]
             for j in range(len(part) if above else 0):
@@ -398,7 +292,7 @@ def run(logits, want, target):
     first, index = np.empty((n, k), dtype), np.empty((n, k), np.int64)
 
     def work(rows, m, rest, into, a, b):
-        values(rows, rows.view(INTEGERS[dtype.name]), places[a:b], a, floats, whole)
+        values(rows, places[a:b], a, floats, whole)
         if k:
             tops(rows, into, first[a:b], index[a:b])
 
