@@ -10,15 +10,21 @@ import sys
 import time
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+PAUSE = 0.02  # seconds
 PROCESSOR = pathlib.Path("/proc/cpuinfo")
 PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def alternate(candidates, rounds=7):
-    """Seconds of each ``{name: callable}``, run in turn ``rounds`` times after one warm-up each, as medians."""
+    """Seconds of each ``{name: callable}``, run in turn ``rounds`` times after one warm-up each, as medians.
+
+    Before each of them nothing runs for a while: threads of OpenMP spin for some milliseconds after their work is done,
+    on the core of whoever comes next.
+    """
     times = {name: [] for name in candidates}
     for round_ in range(rounds + 1):
         for name, run in candidates.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             run()
             if round_:

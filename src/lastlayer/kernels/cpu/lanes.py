@@ -1,6 +1,7 @@
 """Vectors of 64 bytes as numbers of compiled code: what a loop does to 16 float32 or 8 float64 at once, written out.
 
     v = load(x, (i, j))                the entries of x[i] from j on; `load_part` fills up what lies beyond its end
+    fetch(x, (i, j))                   they come nearer meanwhile; beyond the array nothing does
     store(x, (i, j), v)                and back; `store_part` leaves out what lies beyond
     v + w, v - w, v * w, -v, fma(v, w, u), larger(v, w)
     where_below(v, w, yes, no)         yes where v < w, otherwise no; `where_same` compares by ==
@@ -175,6 +176,15 @@ def _load(context, x, place):
     return Lanes(x.dtype)(x, place), code
 
 
+def _fetch(context, x, place):
+    def code(context, builder, signature, values):
+        pointer = _Place(context, builder, x, values, ir.IntType(8)).pointer()
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, INT32(0), INT32(3), INT32(1))  # to read, data
+        return context.get_dummy_value()
+
+    return types.none(x, place), code
+
+
 def _store(context, x, place, value):
     def code(context, builder, signature, values):
         to = values[2].type
@@ -242,6 +252,7 @@ def _lanes(context, number):
 
 
 load: Any = intrinsic(_load)  # called without the context
+fetch: Any = intrinsic(_fetch)
 store: Any = intrinsic(_store)
 load_part: Any = intrinsic(_load_part)
 store_part: Any = intrinsic(_store_part)

@@ -29,6 +29,7 @@ from lastlayer._array import dtype_name, is_torch, to_numpy
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential32 import DOWN, ONE, ZERO, log1p, wide
 from lastlayer.kernels.cpu.lanes import (
+    fetch,
     fma,
     highest,
     lanes,
@@ -41,6 +42,7 @@ from lastlayer.kernels.cpu.lanes import (
     where_same,
 )
 from lastlayer.kernels.cpu.max_rest import (
+    AHEAD,
     SHORT,
     STRIP,
     TILE,
@@ -84,6 +86,7 @@ def _strip(x, i, start, stop, m, own, nearest, most):
     step, after, zero = width(x.dtype), min(i + 1, len(x) - 1), lanes(x.dtype.type(0.0))
     sums, whole = (zero, zero, zero, zero, zero, zero, nearest), stop // step * step
     for j in range(start, whole, step):
+        fetch(x, (after, j + AHEAD))
         most = larger(load(x, (after, j)), most)
         sums = _noted(load(x, (i, j)), m, own, sums)
     for j in range(whole, stop, step):
