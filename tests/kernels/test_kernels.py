@@ -114,7 +114,7 @@ ELSEWHERE = {  # tests/linear/test_head_rows.py, tests/train/test_{objective,whi
     *(f"head_{name}" for name in ("parts", "totals", "slopes", "ranks", "stats")),
     "head_entries",
     "logistic_newton",
-    *("block_logits", "block_gradient", "class_slopes", "label_slopes", "sparse_product", "fit_slopes"),
+    *("class_pass", "label_pass", "class_slopes", "label_slopes", "sparse_product", "fit_slopes"),
     "model_descent",
     "column_descent",
 }

@@ -227,6 +227,23 @@ def test_kernels_equal_their_formulas(family, outputs, dtype, sparse):
     assert found.loss == pytest.approx(objective(free, coef, table[-1] - rows.centre @ table[:-1]), rel=room)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("family", ["multinomial", "multilabel"])
+@pytest.mark.parametrize(("dtype", "room"), [("float32", 1e-5), ("float64", 1e-12)])
+def test_blocks_of_wide_rows_and_their_offsets_equal_the_formula(family, dtype, room, order):
+    """Several blocks and ranges, an odd one at the end; seven classes are five and two."""
+    rng = np.random.default_rng(0)
+    p = drawn(family, n=4300, d=1003, outputs=7, dtype=dtype)
+    p = replace(p, features=np.asarray(p.features, order=order), offset=rng.normal(size=(4300, 7)))
+    rows, table = Rows(p, p.features.mean(0)), (0.02 * rng.normal(size=(1004, 7))).astype(dtype)
+    found = rows.sums(table)
+    with ll.formulas():
+        want = rows.sums(table)
+    for a, b in zip(found, want, strict=True):
+        assert np.abs(a - b).max() <= room * np.abs(b).max()
+    assert found.loss != pytest.approx(Rows(replace(p, offset=None), rows.centre).sums(table).loss, rel=0.01)
+
+
 def test_no_table_of_rows_by_classes_is_ever_there():
     p = drawn(n=60_000, d=20, outputs=100, dtype="float32")
     _whitened.solve(p, most=3)

@@ -62,8 +62,8 @@ TABLE = (
     _of_arrays("mixed_in", classes=(32, float("inf"))),  # below, NumPy is as fast, and a first `check` compiles less
     _of_arrays("gap_sums"),
     _of_arrays("diagonal_sums"),
-    _of_arrays("block_logits", "block_products:logits", classes=(1, 32)),  # above, BLAS is as fast
-    _of_arrays("block_gradient", "block_products:gradient", classes=(1, 32)),
+    _of_arrays("class_pass", "block_products:classes", classes=(1, 32)),  # above, BLAS is as fast
+    _of_arrays("label_pass", "block_products:labels", classes=(1, 32)),
     _of_arrays("class_slopes", "class_slopes:classes"),
     _of_arrays("label_slopes", "class_slopes:labels"),
     _of_arrays("sparse_product"),

@@ -20,23 +20,10 @@ from lastlayer.parallel import over_ranges
 from lastlayer.train._problem import Problem
 
 FEW = 32  # outputs: products of a block with them are bound by memory, so the block should still be near
-NEAR = 2**17  # entries of features that stay in the second cache between the two products
 SPAN = 4096  # rows whose gradient is summed before float64 takes over
 TILE = 2**20  # logits of one range: 4 MB
 SPARSE_TILE = 2**22
 COLUMNS = 512  # of a sparse matrix, of one range of the pool
-
-
-@dispatched
-def block_logits(tile, block, weight):
-    """Write ``block @ weight.T`` into ``tile``; ``weight`` is ``(outputs, features)``."""
-    np.matmul(block, weight.T, out=tile)
-
-
-@dispatched
-def block_gradient(slopes, block, out):
-    """Add ``slopes.T @ block`` to ``out``."""
-    out += slopes.T @ block
 
 
 @dispatched
@@ -83,6 +70,30 @@ def label_slopes(tile, target, weight, shift, sums):
     return float((weight @ losses).sum())
 
 
+@dispatched
+def class_pass(tile, block, weight, offset, target, row_weight, shift, gradient, sums):
+    """`class_slopes` of ``block @ weight.T + offset``, which is made in ``tile``; their gradient is added.
+
+    ``offset`` may have no rows.
+    """
+    return _passed(class_slopes, tile, block, weight, offset, target, row_weight, shift, gradient, sums)
+
+
+@dispatched
+def label_pass(tile, block, weight, offset, target, row_weight, shift, gradient, sums):
+    """The same by `label_slopes`."""
+    return _passed(label_slopes, tile, block, weight, offset, target, row_weight, shift, gradient, sums)
+
+
+def _passed(slopes, tile, block, weight, offset, target, row_weight, shift, gradient, sums):
+    np.matmul(block, weight.T, out=tile)
+    if len(offset):
+        tile += offset
+    loss = slopes(tile, target, row_weight, shift, sums)
+    gradient += tile.T @ block
+    return loss
+
+
 class Sums(NamedTuple):
     """Of all the rows at some parameters, without the penalty."""
 
@@ -102,11 +113,13 @@ class Rows:
         self.dtype = np.dtype(problem.features.dtype)
         self.total = float(problem.weight.sum())
         self._weight = np.ascontiguousarray(problem.weight, self.dtype)
-        self._slopes = class_slopes if problem.family == "multinomial" else label_slopes
+        several = problem.family == "multinomial"
+        self._slopes, self._pass = (class_slopes, class_pass) if several else (label_slopes, label_pass)
         self._target = problem.target
-        if problem.family != "multinomial":
+        if not several:
             self._target = np.ascontiguousarray(problem.target.reshape(self.count, self.outputs), self.dtype)
         self._offset = None if problem.offset is None else problem.offset.reshape(self.count, -1)
+        self._none = np.empty((0, self.outputs), self.dtype)
         self._blocks = list(self._cut()) if hasattr(problem.features, "tocsc") else []
 
     def sums(self, table) -> Sums:
@@ -120,11 +133,9 @@ class Rows:
     def _dense(self, table, shift):
         weight = np.ascontiguousarray(table[:-1].T)
         few = self.outputs <= FEW
-        if few:
-            size = max(NEAR // self.width // 8 * 8, 64)
-            span = max(SPAN, size)
-        else:
-            size = span = max(min(TILE // self.outputs, SPAN // 2) // 8 * 8, 64)
+        size = span = SPAN if few else max(min(TILE // self.outputs, SPAN // 2) // 8 * 8, 64)
+        if few and not self.features.flags.c_contiguous:
+            size = max(min(TILE // self.width, SPAN), 64)  # of a copy
 
         def work(a, b):
             gradient = np.zeros((self.outputs, self.width), self.dtype)
@@ -134,9 +145,8 @@ class Rows:
                 rows = slice(start, min(start + size, b))
                 block, tile = self.features[rows], room[: rows.stop - start]
                 block = np.ascontiguousarray(block) if few else block
-                block_logits(tile, block, weight)
-                loss += self._finished(tile, rows, shift, sums)
-                block_gradient(tile, block, gradient)
+                given = self._offset_of(rows), self._target[rows], self._weight[rows]
+                loss += self._pass(tile, block, weight, *given, shift, gradient, sums)
             return loss, gradient, sums
 
         loss, gradient, sums = 0.0, np.zeros((self.outputs, self.width)), np.zeros((2, self.outputs))
@@ -170,8 +180,11 @@ class Rows:
 
     def _finished(self, tile, rows, shift, sums):
         if self._offset is not None:
-            tile += self._offset[rows].astype(self.dtype)
+            tile += self._offset_of(rows)
         return self._slopes(tile, self._target[rows], self._weight[rows], shift, sums)
+
+    def _offset_of(self, rows):
+        return self._none if self._offset is None else self._offset[rows].astype(self.dtype)
 
     def _cut(self):
         """Blocks of rows of a sparse matrix, by rows and by columns."""
