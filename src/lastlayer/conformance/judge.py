@@ -7,8 +7,6 @@ from decimal import Decimal, localcontext
 from lastlayer.conformance.arrays import evaluate, library
 from lastlayer.conformance.case import ULP, Case, last_place, load
 
-VERDICTS = ("pass", "differs", "error", "not offered")
-
 
 @dataclass(frozen=True)
 class Outcome:

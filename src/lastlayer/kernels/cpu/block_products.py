@@ -1,4 +1,4 @@
-"""`train._passes.block_logits` and `block_gradient`: products of a block of rows with a few classes.
+"""`train._passes.class_pass` and `label_pass`: products, slopes and products again of rows with a few classes.
 
     1  formula: NumPy's BLAS, which packs both sides for a product whose one side is ten columns wide
     2  four rows by two classes in registers, so that a number that was read is used twice to four times

@@ -7,7 +7,8 @@
     4  this: vectors written out (`lanes`), the two largest entries by one read, rows read where they lie, a power kept
        above the subnormal by a maximum: 3.5 ns, the temperatures 1.65, the exponential with what needs it .65
 
-(1,000 classes, one core of a two-core Xeon with AVX-512; with all that Python does. A plain read takes .1 ns.)
+(1,000 classes, one core of a two-core Xeon with AVX-512, CPU time, the last of them beside other work; with all that
+Python does. A plain read takes .1 ns.)
 Of 1,000 classes nearly all are in the first bin and absent: those are added up without a branch, after the few others.
 Exponentials are taken from the second largest entry, where they are 1 at most, and count as 0 below 2^-60 of it:
 squares of smaller ones would be subnormal, which takes a hundred times as long. Powers for the temperatures are no less
