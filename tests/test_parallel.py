@@ -15,6 +15,7 @@ from lastlayer.kernels import _formulas
 @pytest.fixture(autouse=True)
 def own_pool(monkeypatch):
     monkeypatch.setattr(parallel, "_pool", None)
+    monkeypatch.setattr(parallel, "_placed", {})
     monkeypatch.setattr(parallel, "workers", lambda: 3)
 
 
@@ -37,7 +38,7 @@ def test_ranges_run_at_the_same_time():
     together = threading.Barrier(3, timeout=30)
     places = list(parallel.over_ranges(lambda a, b: (together.wait(), threading.get_ident())[1], 30, 10))
     assert len(set(places)) == 3
-    assert threading.get_ident() not in places
+    assert threading.get_ident() in places
 
 
 def test_the_pool_is_made_once():
@@ -66,6 +67,52 @@ def test_ranges_within_a_range_run_in_its_own_thread_instead_of_waiting_for_a_fr
         return {threading.get_ident(), *parallel.over_ranges(inner, 100, 10)}
 
     assert all(len(threads) == 1 for threads in parallel.over_ranges(outer, 100, 10))
+
+
+def test_an_error_comes_when_all_before_it_were_given_and_nothing_runs_on_behind_it():
+    gate, ended = threading.Event(), []
+
+    def work(a, b):
+        if a == 0:
+            raise KeyboardInterrupt
+        gate.wait(30)
+        ended.append(a)
+
+    threading.Timer(0.2, gate.set).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(parallel.over_ranges(work, 300, 10))
+    left = len(ended)
+    assert 0 < left <= 4
+    assert list(parallel.over_ranges(lambda a, b: a, 30, 10)) == [0, 10, 20]
+    assert len(ended) == left
+
+
+def test_the_pool_may_be_busy_with_the_ranges_of_others():
+    first = parallel.over_ranges(lambda a, b: a, 1000, 10)
+    assert [next(first), next(first)] == [0, 10]  # it waits for its caller
+    blocked = threading.Event()
+    for _ in range(3):
+        parallel._threads().submit(blocked.wait, 30)
+    try:
+        assert list(parallel.over_ranges(lambda a, b: a, 100, 10)) == list(range(0, 100, 10))
+        assert list(first) == list(range(20, 1000, 10))
+    finally:
+        blocked.set()
+
+
+def test_the_threads_of_the_pool_leave_the_core_of_the_caller_to_it(monkeypatch):
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("threads are not kept off a core here")
+    allowed = os.sched_getaffinity(0)
+    together = threading.Barrier(3, timeout=30)
+    for core in allowed:
+        monkeypatch.setattr(parallel, "_core", lambda core=core: lambda: core)
+        for _ in range(2):  # a thread that starts during a call is placed by the next
+            list(parallel.over_ranges(lambda a, b: together.wait(), 30, 10))
+        placed = [os.sched_getaffinity(thread) for thread in parallel._placed]
+        assert len(placed) >= 2
+        assert all(cores == allowed - {core} for cores in placed)
+    assert os.sched_getaffinity(0) == allowed
 
 
 def test_few_results_wait_at_a_time():

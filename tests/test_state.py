@@ -426,6 +426,21 @@ def test_distinct_of_any_cut_and_tree(seed, many):
         assert state.value() == pytest.approx(1 - len(present) / n, abs=0.02)
 
 
+def test_distinct_counts_its_largest_hash_and_none_beyond():
+    hashes = np.arange(Distinct.LIMIT, dtype=np.uint64) * np.uint64(2)
+    last = hashes[-1:]
+    full = Distinct.of(hashes)
+    for few in (np.concatenate([last, last + np.uint64(1)]), last, last + np.uint64(1)):
+        found = full.merge(Distinct.of(few))
+        same_bits(found, Distinct.of(few).merge(full))
+        assert np.array_equal(found.hashes, hashes)
+        assert found.count[-1] == 1 + (last in few)
+        assert found.count[:-1].max() == 1
+    below = full.merge(Distinct.of(np.array([1], np.uint64)))
+    assert below.hashes[:3].tolist() == [0, 1, 2]
+    assert len(below.hashes) == Distinct.LIMIT
+
+
 # One tree, bit for bit; bytes.
 
 SAMPLE = Rows(

@@ -436,7 +436,10 @@ class Confusion(State):
             present = np.flatnonzero(total)
             return cls(np.array(classes), present, total[present], np.asarray(lost))
         present, where = np.unique(pair, return_inverse=True)
-        total = _sum_in_cells(where, weight, len(present))
+        return cls._heaviest(classes, present, _sum_in_cells(where, weight, len(present)), lost)
+
+    @classmethod
+    def _heaviest(cls, classes, present, total, lost):
         limit = 2048**2 if classes <= 2048 else 2**20
         if len(present) > limit:
             keep = np.sort(np.argsort(-total, kind="stable")[:limit])
@@ -447,11 +450,10 @@ class Confusion(State):
     def merge(self, other: Self) -> Self:
         if int(self.classes) != int(other.classes):
             raise ValueError(f"Confusion: only equal classes merge; these have {self.classes} and {other.classes}.")
-        pair = np.concatenate([self.pair, other.pair])
-        if len(pair) and not 0 <= pair.min() <= pair.max() < int(self.classes) ** 2:
+        pair, weight = _together(self.pair, self.weight, other.pair, other.weight)
+        if len(pair) and not 0 <= pair[0] <= pair[-1] < int(self.classes) ** 2:
             raise ValueError(f"Confusion: a pair lies outside {self.classes} x {self.classes}.")
-        weight = np.concatenate([self.weight, other.weight])
-        return self._of_pairs(int(self.classes), pair, weight, self.lost + other.lost)
+        return self._heaviest(int(self.classes), pair, weight, self.lost + other.lost)
 
     def heaviest(self, count):
         """The heaviest pairs as (target, predicted, weight), heaviest first."""
@@ -487,15 +489,33 @@ class Distinct(State):
         return cls(present[: cls.LIMIT], count.astype(np.int64)[: cls.LIMIT])
 
     def merge(self, other: Self) -> Self:
-        both = np.concatenate([self.hashes, other.hashes])
-        order = np.argsort(both, kind="stable")  # two ascending runs: this one merges them
-        both, count = both[order], np.concatenate([self.count, other.count])[order]
-        first = np.flatnonzero(np.diff(both, prepend=~both[:1]))
-        total = np.add.reduceat(count, first) if len(first) else count
-        return type(self)(both[first][: self.LIMIT], total[: self.LIMIT])
+        few, many = sorted([self, other], key=lambda each: len(each.hashes))
+        full = len(many.hashes) == self.LIMIT
+        some = slice(np.searchsorted(few.hashes, many.hashes[-1], "right") if full else None)  # no larger one stays
+        hashes, count = _together(many.hashes, many.count, few.hashes[some], few.count[some])
+        return type(self)(hashes[: self.LIMIT], count[: self.LIMIT])
 
     def value(self):
         return 1 - len(self.count) / self.count.sum() if len(self.count) else 0.0
+
+
+def _together(keys, sums, other_keys, other_sums):
+    """Two ascending runs of distinct keys as one; sums of a key that stands in both are added.
+
+    What is new is put into the longer run: to sort both takes three times as long, and of many blocks ten times.
+    """
+    if len(keys) < len(other_keys):
+        keys, sums, other_keys, other_sums = other_keys, other_sums, keys, sums
+    if not len(other_keys):
+        return keys, sums
+    at = np.searchsorted(keys, other_keys)
+    known = keys[np.minimum(at, len(keys) - 1)] == other_keys
+    sums = sums.copy()
+    sums[at[known]] += other_sums[known]
+    if known.all():
+        return keys, sums
+    at = at[~known]
+    return np.insert(keys, at, other_keys[~known]), np.insert(sums, at, other_sums[~known])
 
 
 def _sum_in_cells(cell, weight, count):

@@ -119,7 +119,8 @@ def test_blocks_that_are_not_wanted_leave_no_thread_and_no_open_file(tmp_path, s
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy", "parquet"])
-def test_an_evaluation_of_blocks_has_the_bits_of_the_whole(tmp_path, suffix):
+def test_an_evaluation_of_blocks_has_the_bits_of_the_whole(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(stream, "SUMMED", 2**17)
     whole = rows(40_000, 10)
     path = tmp_path / f"rows.{suffix}"
     how = {}
@@ -128,8 +129,17 @@ def test_an_evaluation_of_blocks_has_the_bits_of_the_whole(tmp_path, suffix):
         how = {"kind": "logits", "target": whole.target}
     else:
         save(whole, path)
-    assert stream.rows_of_block(10) > 26_000  # two blocks, the second shorter
+    assert [len(block) for block in blocks(path, **how)] == [26_214, 13_786]
     assert evaluate(blocks(path, **how)).to_bytes() == evaluate(load(path, **how)).to_bytes()
+
+
+def test_whatever_is_summed_at_once_fills_what_is_read():
+    for width in (1, 10, 17, 256, 257, 1000, 32_769, 10**6):
+        for exclusive in (True, False):
+            ranges, left = divmod(stream.rows_of_block(width), stream.rows_at_once(width, exclusive))
+            assert ranges >= 2
+            assert not left
+    assert stream.rows_at_once(1000, True) == 2 * stream.rows_at_once(1000, False)
 
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])

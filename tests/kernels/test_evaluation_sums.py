@@ -31,6 +31,37 @@ def test_a_row_has_the_same_bits_alone_and_in_any_block(monkeypatch):
     assert_same_bits(EvaluationSums.of(np.asfortranarray(z), y, w)[COLUMNS], whole)
 
 
+@pytest.mark.parametrize("classes", [CLASSES, 300])
+def test_a_block_of_many_tiles_some_with_limits_equals_the_formula(monkeypatch, classes):
+    monkeypatch.setattr(kernel, "ENTRIES", 16 * classes)
+    rng = np.random.default_rng(1)
+    z = (rng.normal(size=(103, classes)) * 3).astype(np.float32)
+    z[:48:3] *= 4.0
+    special = special_rows(classes, np.float32)
+    z[32:40], z[70 : 70 + len(special)] = special[-8:], special
+    found = EvaluationSums.of(
+        z, y := rng.integers(0, classes, len(z)), w := rng.choice([0.0, 1.0, 0.3], len(z)), 15, False
+    )
+    with ll.formulas():
+        for name, a, b in zip(found._fields, found, EvaluationSums.of(z, y, w, 15, False), strict=True):
+            difference = 1e-7 if name in ("log_odds", "undone_gain") else 1e-12  # these two pass 0
+            np.testing.assert_allclose(a, b, rtol=3e-6, atol=difference, err_msg=name)
+
+
+def test_finite_rows_too_far_apart_for_float32_are_rows_like_any_other():
+    z = np.full((3, CLASSES), -np.inf, np.float32)
+    z[:, 0], z[:, 1], z[1, 2:] = 3e38, -3e38, 0.0
+    z[2, 0] = -np.inf
+    y, w = np.array([0, 1, 1]), np.ones(3)
+    found = EvaluationSums.of(z, y, w, 15, False)
+    assert found.top.tolist() == [0, 0, 1]
+    assert found.nll.tolist() == [0.0, 2 * float(z[1, 0]), 0.0]
+    assert found.confidence.tolist() == [1.0, 1.0, 1.0]
+    assert found.classwise[:, 0, 0].tolist() == [1.0, 2.0, *[3.0] * (CLASSES - 2)]
+    assert found.classwise[:, -1, 0].tolist() == [2.0, 1.0, *[0.0] * (CLASSES - 2)]
+    assert found.softmaxed == 0
+
+
 def test_sums_of_any_cut_are_those_of_the_whole_to_1e12():
     z, y, w = rows()
     whole = EvaluationSums.of(z, y, w)

@@ -237,7 +237,7 @@ def many_rows(seed, n=3 * TILE + 5):
 def test_the_number_of_threads_changes_no_bit(monkeypatch, threads):
     logits, target, weight = many_rows(0)
     outputs = ll.Outputs(logits, "logits", target=target, weight=weight)
-    monkeypatch.setattr(evaluation, "rows_at_once", lambda width: 5000)
+    monkeypatch.setattr(evaluation, "rows_at_once", lambda *_: 5000)
     want = ll.evaluate(outputs)
     monkeypatch.setattr(parallel, "workers", lambda: threads)
     monkeypatch.setattr(parallel, "_pool", None)

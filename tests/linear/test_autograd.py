@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import lastlayer as ll
-from lastlayer.linear import linear_cross_entropy, linear_cross_entropy_grad, linear_info_nce
+from lastlayer import parallel
+from lastlayer.linear import linear_cross_entropy, linear_cross_entropy_grad, linear_info_nce, plan
 from lastlayer.linear.products import TorchProducts
 
 torch = pytest.importorskip("torch")
@@ -167,6 +168,42 @@ def test_tiles_of_many_rows_are_made_in_parts(budget, settings):
     torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=1e-5)
     for a, b in zip(*(torch.autograd.grad(each.mean(), leaves) for each in (loss, want)), strict=True):
         assert (a - b).norm() < 2e-5 * b.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_bits_do_not_depend_on_who_takes_which_block(dtype, monkeypatch):
+    *leaves, target = problem(700, 8, 1500, dtype)
+    rows, wide = plan(*leaves[:2], memory="600KB").tile
+    assert 256 < wide < 1500 and rows < 700  # blocks, two of them beside one another, and groups of rows
+
+    def made():
+        loss = linear_cross_entropy(*leaves[:2], target, bias=leaves[2], memory="600KB", label_smoothing=0.1)
+        return loss.detach(), *torch.autograd.grad(loss.mean(), leaves)
+
+    found = made()
+    want = naive(*leaves, target, label_smoothing=0.1)
+    for a, b in zip(found[1:], torch.autograd.grad(want.mean(), leaves), strict=True):
+        assert (a - b).norm() < (0.015 if dtype == torch.bfloat16 else 2e-5) * b.double().norm()
+    monkeypatch.setattr(parallel, "workers", lambda: 1)
+    for a, b in zip(found, made(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("method", ["logits", "add"])
+def test_a_block_that_fails_stops_them_all(method, monkeypatch):
+    *leaves, target = problem(300, 8, 2000, torch.float32)
+    plain, calls = getattr(TorchProducts, method), []
+
+    def failing(self, *args):
+        calls.append(1)
+        if len(calls) == 5:
+            raise MemoryError("the fifth")
+        return plain(self, *args)
+
+    monkeypatch.setattr(TorchProducts, method, failing)
+    with pytest.raises(MemoryError, match="the fifth"):
+        linear_cross_entropy(*leaves[:2], target, bias=leaves[2], memory="900KB")
+    assert len(calls) < 12
 
 
 def test_parts_of_a_tile_have_their_part_of_the_mask():

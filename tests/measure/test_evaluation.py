@@ -124,7 +124,7 @@ def test_one_merge_tree_gives_the_same_bits_every_time(what):
 def test_blocks_are_cuts_too(what, monkeypatch):
     outputs = sample(what)
     whole = ll.evaluate(outputs)
-    monkeypatch.setattr(module, "rows_at_once", lambda width: 7)
+    monkeypatch.setattr(module, "rows_at_once", lambda *_: 7)
     assert_same(ll.evaluate(outputs), whole)
 
 
@@ -142,7 +142,7 @@ def test_a_block_without_weight_is_evaluated_like_any_other(monkeypatch):
     outputs = sample("multiclass", n=40)
     weight = np.repeat([0.0, 1.0], 20)
     outputs = ll.Outputs(outputs.scores, "logits", target=outputs.target, weight=weight)
-    monkeypatch.setattr(module, "rows_at_once", lambda width: 10)
+    monkeypatch.setattr(module, "rows_at_once", lambda *_: 10)
     assert_same(ll.evaluate(outputs), ll.evaluate(outputs.rows(slice(20, 40))))
 
 
@@ -187,6 +187,15 @@ def test_well_packed_nonsense_is_refused(data):
     arrays = {key: value if key == name else a for key, a in arrays.items() if key != name or value is not None}
     with pytest.raises(DataError, match="incomplete"):
         ll.Evaluation.from_bytes(pack(arrays, "Evaluation"))
+
+
+@pytest.mark.parametrize("keys, counts", [("confusion.pair", "confusion.weight"), ("signs.hashes", "signs.hash_count")])
+def test_counts_that_do_not_ascend_or_lack_one_are_refused(keys, counts):
+    arrays = unpack(DATA, "Evaluation")
+    assert len(arrays[keys]) == 2
+    for changed in ({keys: arrays[keys][::-1]}, {keys: arrays[keys][[0, 0]]}, {counts: arrays[counts][:1]}):
+        with pytest.raises(DataError, match="incomplete"):
+            ll.Evaluation.from_bytes(pack(arrays | changed, "Evaluation"))
 
 
 # Readings.
@@ -442,7 +451,7 @@ def test_a_column_of_ids_is_no_grouping_in_one_block_or_in_many(monkeypatch):
     outputs = ll.Outputs(np.zeros((n, 2)), "logits", target=np.zeros(n, int), groups={"id": np.arange(n).astype(str)})
     with pytest.raises(DataError, match="more than 1000 values"):
         ll.evaluate(outputs)
-    monkeypatch.setattr(module, "rows_at_once", lambda width: 100)
+    monkeypatch.setattr(module, "rows_at_once", lambda *_: 100)
     with pytest.raises(DataError, match="more than 1000 values") as refused:
         ll.evaluate(outputs)
     assert refused.value.field == "group_id"

@@ -13,19 +13,23 @@ from lastlayer.outputs import Outputs
 T = TypeVar("T")
 
 SUMMED = 2**20  # logits that `evaluate` sums up at once, by one thread: what it keeps is small beside them
-FEWEST, FEWEST_RANKED = 64, 2**14  # rows; with a grid of log-odds for each class, 64 KiB, the second
+FEWEST, FEWEST_RANKED = 32, 2**14  # rows; with a grid of log-odds for each class, 64 KiB, the second
 RANKED = 256  # classes that have one: 16 MiB together
 READ = 2  # times as many rows are read, and as many again ahead
 
 
-def rows_at_once(width):
-    """Rows of so many columns that `evaluate` sums up at once; how many are in memory does not depend on the file."""
-    return max(FEWEST_RANKED if 16 < width <= RANKED else FEWEST, SUMMED // max(width, 1))
+def rows_at_once(width, exclusive):
+    """Rows of so many columns that `evaluate` sums up at once; how many are in memory does not depend on the file.
+
+    Of many exclusive classes twice as many: counts by class are as large for few rows. Labels keep columns for each.
+    """
+    rows = max(FEWEST_RANKED if 16 < width <= RANKED else FEWEST, SUMMED // max(width, 1))
+    return 2 * rows if exclusive and width > RANKED else rows
 
 
 def rows_of_block(width):
-    """Rows that are read at once, 8 MiB of float32: cut so, they are summed in the order in which the whole is."""
-    return READ * rows_at_once(width)
+    """Rows that are read at once, 8 or 16 MiB of float32: cut so, they are summed in the order of the whole."""
+    return READ * rows_at_once(width, exclusive=True)
 
 
 @dataclass(frozen=True)

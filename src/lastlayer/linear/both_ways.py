@@ -83,7 +83,7 @@ def _back(head, slopes, out):
             slopes, (rows, block), (block, rows), (tile, turned), strict=True
         ):
             lines, picks = (type(each)(*(column[mine] for column in each)) for each in (lines, picks))
-            head.slope(head.products.bits(part), lines, picks.within(others))
+            head.slope(head.products.bits(part), others, *head.seen(lines, picks))
         tile += turned.T
         out.add(rows, block, tile)
     return out

@@ -45,7 +45,7 @@ class Gradients:
     def __init__(self, head, wanted):
         plan, room = head.plan, head.products.room
         self.head = head
-        blocks, groups = -(-plan.classes // plan.tile[1]), head.additions
+        groups, blocks = (-(-whole // part) for whole, part in zip((plan.rows, plan.classes), plan.tile, strict=True))
         self.features: Any = room(plan.rows, plan.width, products=blocks) if wanted.features else None
         self.weight: Any = room(plan.classes, plan.width, products=groups) if wanted.weight else None
         self.bias: Any = np.zeros(plan.classes) if wanted.bias else None
@@ -59,6 +59,25 @@ class Gradients:
             products.rows(tile, head.weight[block], self.features[rows], block.start == 0)
         if self.weight is not None:
             products.columns(tile, head.features[rows], self.weight[block], rows.start == 0)
+        if self.bias is not None:
+            self.bias[block] += products.sums(tile)
+
+    def add_in_turn(self, rows, block, tile, turn):
+        """The same, by one of several threads, each with classes of its own, which share the gradient of the rows."""
+        products, head = self.head.products, self.head
+        waits = products.half and rows.stop - rows.start < head.plan.rows  # to be summed in float32: held once
+        if not waits:
+            self._add_to_classes(rows, block, tile)
+        with turn:
+            if waits:
+                self._add_to_classes(rows, block, tile)
+            if self.features is not None:
+                products.add(tile, head.weight[block], self.features[rows], block.start == 0)
+
+    def _add_to_classes(self, rows, block, tile):
+        products, head = self.head.products, self.head
+        if self.weight is not None:
+            products.add(tile.T, head.features[rows], self.weight[block], rows.start == 0)
         if self.bias is not None:
             self.bias[block] += products.sums(tile)
 

@@ -1,23 +1,22 @@
 """A last layer with its features, swept in tiles of logits."""
 
-import math
-from contextlib import nullcontext
+import functools
 from dataclasses import dataclass
-from threading import Semaphore
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lastlayer._row import merge
 from lastlayer.linear.plan import Plan
-from lastlayer.linear.tile import head_parts, head_slopes, head_totals, logits_of, over_rows, written
+from lastlayer.linear.tile import head_parts, head_slopes, head_totals, merged, over_rows
+from lastlayer.linear.turns import Turns
 from lastlayer.transform.sigmoid import capped
 
+WIDE = 768  # classes of a product that a lane makes: of narrower blocks much of the time is Python
 SMALL = 2**14  # entries of a tile that are finished at a time: short rows one by one would be all Python
 
 
 class Parts(NamedTuple):
-    """The sums of each row over the classes seen so far, float64. `merge` makes them those of all."""
+    """The sums of each row over the classes seen so far, float64; `add` and `merge` bring in others."""
 
     largest: np.ndarray  # m
     rest: np.ndarray  # sum over the others of exp(z_i - m)
@@ -27,25 +26,37 @@ class Parts(NamedTuple):
     at: np.ndarray  # z of the target, -inf until its block is seen
 
     @classmethod
+    def none(cls, rows):
+        """The sums of rows of which nothing is seen."""
+        largest, at = np.full((2, rows), -np.inf)
+        rest, moment, total, count = np.zeros((4, rows))
+        return cls(largest, rest, moment, total, count, at)
+
+    @classmethod
     def of(cls, bits, target, totals):
         """The sums of a tile; ``target`` counts from its first class and may lie outside."""
-        m, rest, moment = np.concatenate(over_rows(head_parts, bits), axis=1)
-        total, count = np.zeros((2, len(m)))
+        return cls.none(len(bits)).add(bits, target, totals)
+
+    def add(self, bits, target, totals):
+        """The same sums, into which a further tile is taken."""
+        before = self.largest.copy() if totals else self.largest
+        over_rows(head_parts, bits, target, self.largest, self.rest, self.moment, self.at)
         if totals:
-            total, count = np.concatenate(over_rows(head_totals, bits, m), axis=1)
-        return cls(m, rest, moment, total, count, picked(bits, target))
+            total, count = np.concatenate(over_rows(head_totals, bits, self.largest), axis=1)
+            np.add(self._total_from(before, self.largest), total, out=self.total)
+            np.add(self.count, count, out=self.count)
+        return self
 
     def merge(self, other):
         """The sums over both blocks of classes."""
-        m, rest = merge(self.largest, self.rest, other.largest, other.rest, np)
-        moment, total = np.zeros((2, len(m)))
-        for side in (self, other):
-            fall = np.where(side.largest == m, 0.0, m - side.largest)
-            there = side.largest > -np.inf
-            share = np.where(there, np.exp(-fall), 0.0)
-            moment += share * (side.moment + np.where(share > 0, fall, 0.0) * (1 + side.rest))
-            total += side.total + np.where(side.count > 0, fall, 0.0) * side.count
+        m, rest, moment = merged(self[:3], other[:3])
+        total = self._total_from(self.largest, m) + other._total_from(other.largest, m)
         return Parts(m, rest, moment, total, self.count + other.count, np.maximum(self.at, other.at))
+
+    def _total_from(self, largest, m):
+        """``total``, taken from ``largest``, as it is from ``m``."""
+        fall = np.where((self.count > 0) & (largest != m), m - largest, 0.0)
+        return self.total + fall * self.count
 
     def logsumexp(self):
         return self.largest + np.log1p(self.rest)
@@ -67,25 +78,6 @@ class Picks(NamedTuple):
     logit: np.ndarray
     slope: np.ndarray
 
-    def within(self, block):
-        """The picks of a block of classes, counted from its first."""
-        inside = (self.index >= block.start) & (self.index < block.stop)
-        return self._replace(index=np.where(inside, self.index - block.start, -1))
-
-
-class Turn:
-    """``with`` it, threads that go through the same tiles add to the same sums one after the other, tile by tile."""
-
-    def __init__(self, before, after):
-        self._before, self._after = before, after
-
-    def __enter__(self):
-        if self._before is not None:
-            self._before.acquire()
-
-    def __exit__(self, *error):
-        self._after.release()
-
 
 @dataclass(frozen=True)
 class Head:
@@ -104,6 +96,11 @@ class Head:
         """``1 / cap^2`` of the logits as softmax sees them."""
         return 0.0 if self.softcap is None else (self.temperature / self.softcap) ** 2
 
+    @property
+    def plain(self):
+        """Whether softmax sees the products as they are."""
+        return self.softcap is None and self.temperature == 1
+
     def groups(self):
         """The rows of each tile."""
         n, size = self.plan.rows, self.plan.tile[0]
@@ -111,50 +108,19 @@ class Head:
 
     def tiles(self, rows, buffer):
         """The logits of some rows, tile by tile: their classes, and the tile."""
-        for block, tile in self._empty(rows, buffer):
+        for block in self._blocks(1):
+            tile = self._room(rows, block, buffer)
             self._fill_beside(rows, block, tile)
             yield block, tile
 
     @property
-    def abreast(self):
-        """Whether parts of the rows go through the tiles beside one another.
+    def lanes(self):
+        """How many blocks of classes are worked on beside one another, each in a part of a tile.
 
-        Not where a tile holds whole rows, which all cores share, nor in bfloat16, where one product over all the rows
-        is rounded once and many need a float32 sum of the weight's size.
+        One where a tile holds whole rows: all cores share it.
         """
-        return self.plan.tile[1] < self.plan.classes and not self.products.half
-
-    @property
-    def additions(self):
-        """How many sums the gradient of a class is made of: one for each part of the rows that `sweep` makes."""
-        rows = self.plan.tile[0]
-        return math.ceil(self.plan.rows / rows) * (self.products.parts(rows) if self.abreast else 1)
-
-    def sweep(self, work, buffer):
-        """``work(rows, own, turn)`` for all the rows, in parts, each with memory of its ``own``: what they gave.
-
-        Parts that are `abreast` add to the same sums ``with turn:``, once a tile, so that it is done in the order of
-        the rows.
-        """
-        found = []
-        for rows in self.groups():
-            if self.abreast:
-                found += self.products.lanes(self._in_turn(work, rows, buffer), rows.stop - rows.start)
-            else:
-                found.append(work(rows, buffer, nullcontext()))
-        return found
-
-    def _in_turn(self, work, rows, buffer):
-        wide, done = self.plan.tile[1], {}
-
-        def of_lane(a, b):
-            before, after = done.setdefault(a, Semaphore(0)) if a else None, done.setdefault(b, Semaphore(0))
-            try:
-                return work(_part(rows, a, b), buffer[a * wide : b * wide], Turn(before, after))
-            finally:
-                after.release(self.plan.classes)  # one that fails lets the others end
-
-        return of_lane
+        wide = self.plan.tile[1]
+        return self.products.parts(wide, WIDE) if wide < self.plan.classes else 1
 
     def room(self):
         """Memory for one tile."""
@@ -162,38 +128,71 @@ class Head:
         return self.products.room(min(rows, max(self.plan.rows, 1)) * classes)
 
     def parts(self, rows, buffer, target, totals=False) -> tuple[Any, Any]:
-        """The sums of some rows over all classes, and the last tile, None where it does not hold them all."""
-        found: Any = None
-        tile: Any = None
-        for block, tile in self.tiles(rows, buffer):
-            part = Parts.of(self.products.bits(tile), target[rows] - block.start, totals)
-            found = part if found is None else found.merge(part)
-        return found, tile if len(tile[0]) == self.plan.classes else None
+        """The sums of some rows over all classes, and their tile, None where it does not hold them all."""
+        target, lanes = target[rows], self.lanes
 
-    def sloped(self, rows, buffer, lines, picks, tile=None):
-        """The slopes of some rows, tile by tile, as `tiles` gives logits; ``tile`` has these if they are there."""
-        for block, slopes in self._empty(rows, buffer):
-            self._steepen(rows, block, slopes, lines, picks.within(block), tile is None)
-            yield block, slopes
+        def of_lane(lane, _):
+            found = Parts.none(len(target))
+            for block in self._blocks(lanes)[lane::lanes]:
+                tile = self._logits(rows, block, buffer, lane)
+                found.add(self.products.bits(tile), target - block.start, totals)
+            return found
 
-    def slope(self, bits, lines, picks):
-        """Write over a tile the slopes of what was made of its logits, as seen by the products."""
+        found = functools.reduce(Parts.merge, self.products.beside(of_lane, lanes, 1))
+        every = slice(0, self.plan.classes)
+        return found, self._room(rows, every, buffer) if self.plan.tile[1] == every.stop else None
+
+    def back(self, rows, buffer, lines, picks, out, tile=None):
+        """Add what some rows give to the gradients ``out``; ``tile`` has all their logits if they are there.
+
+        Each lane takes the next block until none is left. What all of them add to is added to in the order of the
+        blocks, whoever takes which.
+        """
+        lanes = self.lanes
+        blocks, (lines, picks) = self._blocks(lanes), self.seen(lines, picks)
+        turns = Turns(len(blocks))
+
+        def of_lane(lane, _):
+            with turns:
+                for turn in turns:
+                    block = blocks[turn.place]
+                    slopes = self._logits(rows, block, buffer, lane) if tile is None else tile
+                    self.slope(self.products.bits(slopes), block, lines, picks)
+                    if lanes == 1:
+                        out.add(rows, block, slopes)
+                    else:
+                        out.add_in_turn(rows, block, slopes, turn)
+
+        self.products.beside(of_lane, lanes, 1)
+
+    def seen(self, lines, picks):
+        """What slopes are made of, as the products see them: before temperature and cap."""
+        if self.plain:
+            return lines, picks
         largest, *columns = lines
+        steep = 1 - self.curve * np.where(np.isfinite(picks.logit), picks.logit, 0.0) ** 2
         scaled = (column / self.temperature for column in columns)
-        over_rows(head_slopes, bits, largest, *scaled, self.curve)
-        row, pick = np.nonzero(picks.index >= 0)
-        logit = picks.logit[row, pick]
-        steep = 1 - self.curve * np.where(np.isfinite(logit), logit, 0.0) ** 2
-        spot = np.empty(len(row), bits.dtype)
-        written(spot, picks.slope[row, pick] * steep / self.temperature)
-        bits[row, picks.index[row, pick]] = spot
+        return Lines(largest, *scaled), picks._replace(slope=picks.slope * steep / self.temperature)
 
-    def _empty(self, rows, buffer):
-        """The memory of the tiles of some rows, one after the other: the classes of each, and its array."""
-        classes, size, n = self.plan.classes, self.plan.tile[1], rows.stop - rows.start
-        for start in range(0, classes, size):
-            block = slice(start, min(start + size, classes))
-            yield block, buffer[: n * (block.stop - start)].reshape(n, block.stop - start)
+    def slope(self, bits, block, lines, picks):
+        """Write over a tile the slopes of what was made of its logits; lines and picks are as `seen`."""
+        over_rows(head_slopes, bits, *lines, self.curve, picks.index - block.start, picks.slope)
+
+    def _blocks(self, lanes):
+        """The classes of each tile, or of its part that is one lane's."""
+        classes, wide = self.plan.classes, self.plan.tile[1] // lanes
+        return [slice(start, min(start + wide, classes)) for start in range(0, classes, wide)]
+
+    def _room(self, rows, block, buffer):
+        """Memory for the logits of some rows and classes, as an array."""
+        shape = rows.stop - rows.start, block.stop - block.start
+        return buffer[: shape[0] * shape[1]].reshape(shape)
+
+    def _logits(self, rows, block, buffer, lane):
+        """The logits of some rows and classes, in the part of a tile's memory that is a lane's."""
+        tile = self._room(rows, block, buffer[lane * (len(buffer) // self.lanes) :])
+        (self._fill if self.lanes > 1 else self._fill_beside)(rows, block, tile)
+        return tile
 
     def logits(self, rows, block, tile):
         """Write the logits of some rows and classes into a tile, as they are before cap and temperature."""
@@ -217,30 +216,8 @@ class Head:
     def _fill(self, rows, block, tile):
         """Write the logits of some rows and classes into a tile."""
         self.logits(rows, block, tile)
-        if self.softcap is not None or self.temperature != 1:
+        if not self.plain:
             over_rows(_finished, self.products.bits(tile), self.softcap, self.temperature)
-
-    def _steepen(self, rows, block, tile, lines, picks, empty):
-        """Write slopes into a tile, which is empty or holds the logits."""
-
-        def of_lane(a, b):
-            own = tile[a:b]
-            if empty:
-                self._fill(_part(rows, a, b), block, own)
-            self.slope(self.products.bits(own), Lines(*(c[a:b] for c in lines)), Picks(*(c[a:b] for c in picks)))
-
-        self.products.lanes(of_lane, len(tile))
-
-
-def _part(rows, a, b):
-    return slice(rows.start + a, rows.start + b)
-
-
-def picked(bits, target):
-    """The logit of one class of each row, -inf where it lies outside the tile."""
-    found, (inside,) = np.full(len(bits), -np.inf), np.nonzero((target >= 0) & (target < bits.shape[1]))
-    found[inside] = logits_of(bits[inside, target[inside]])
-    return found
 
 
 def _finished(tile, softcap, temperature):

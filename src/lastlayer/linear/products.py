@@ -1,8 +1,9 @@
 """Products of matrices into memory that is there already, by the library that the arrays came in.
 
 ``fresh`` says that ``out`` holds nothing yet and is stored to, not added to. All products are of one library: the
-threads of two BLAS wait for work on the same cores. ``lanes(work, count)`` calls ``work(a, b)`` for ranges of rows that
-may be swept beside one another, and lists what they give; which ones depends on ``count`` alone.
+threads of two BLAS wait for work on the same cores. ``beside(work, count, size)`` calls ``work(a, b)`` for ranges that
+may be worked on beside one another, and lists what they give; ``lanes`` does so for ranges that depend on ``count``
+alone.
 """
 
 import importlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lastlayer.linear.plan import CHUNK
 from lastlayer.linear.tile import over_rows
 from lastlayer.parallel import over_ranges
 
@@ -36,11 +38,15 @@ class NumpyProducts:
         """A tile as the functions of tiles take it."""
         return tile
 
-    def lanes(self, work, count):
+    def beside(self, work, count, size):
         """One range: the products are made by the threads of BLAS, which wants to be alone."""
         return [work(0, count)]
 
-    def parts(self, count):
+    def lanes(self, work, count):
+        """The only range."""
+        return [work(0, count)]
+
+    def parts(self, count, size=LANE):
         """How many ranges `lanes` makes of so many rows."""
         return 1
 
@@ -83,10 +89,10 @@ class TorchProducts:
         """A tile as the functions of tiles take it."""
         return tile.view(self.torch.int16).numpy().view(np.uint16) if self.half else tile.numpy()
 
-    def lanes(self, work, count):
+    def beside(self, work, count, size):
         """Ranges on all cores, PyTorch using no other thread than the one of a range; a single one has them all."""
-        threads, parts = self.torch.get_num_threads(), self.parts(count)
-        if parts == 1:
+        threads = self.torch.get_num_threads()
+        if size >= count:
             return [work(0, count)]
 
         def alone(a, b):
@@ -96,14 +102,18 @@ class TorchProducts:
                 return work(a, b)
 
         try:
-            return list(over_ranges(alone, count, -(-count // parts)))
+            return list(over_ranges(alone, count, size))
         finally:
             if threads > 1:
                 self.torch.set_num_threads(threads)  # of this thread, and of those that come
 
-    def parts(self, count):
-        """How many ranges `lanes` makes: an even number, for machines have an even number of cores."""
-        return min(2 * max(round(count / (2 * LANE)), 1), PARTS) if count > LANE else 1
+    def lanes(self, work, count):
+        """`beside` for ranges of rows or classes."""
+        return self.beside(work, count, -(-count // self.parts(count)))
+
+    def parts(self, count, size=LANE):
+        """How many ranges of about ``size``: an even number, for machines have an even number of cores."""
+        return min(2 * max(round(count / (2 * size)), 1), PARTS) if count > LANE else 1
 
     def logits(self, features, weight, bias, tile):
         """``tile = features @ weight.T + bias``."""
@@ -114,21 +124,22 @@ class TorchProducts:
 
     def rows(self, tile, weight, out, fresh):
         """``out += tile @ weight``."""
-        self.lanes(lambda a, b: self._add(tile[a:b], weight, out[a:b], fresh), len(tile))
+        self.lanes(lambda a, b: self.add(tile[a:b], weight, out[a:b], fresh), len(tile))
 
     def columns(self, tile, features, out, fresh):
         """``out += tile.T @ features``."""
-        self.lanes(lambda a, b: self._add(tile[:, a:b].T, features, out[a:b], fresh), tile.shape[1])
+        self.lanes(lambda a, b: self.add(tile[:, a:b].T, features, out[a:b], fresh), tile.shape[1])
 
     def sums(self, tile):
         """``tile.sum(0)``."""
         wide = self.torch.float32 if self.half else self.dtype
         return np.concatenate(self.lanes(lambda a, b: tile[:, a:b].sum(0, dtype=wide).numpy(), tile.shape[1]))
 
-    def _add(self, left, right, out, fresh):
+    def add(self, left, right, out, fresh):
+        """``out += left @ right``, by the thread that asks; sums in float32 are made `CHUNK` rows at a time."""
         if out.dtype == self.dtype:
             self.torch.addmm(out, left, right, beta=0 if fresh else 1, out=out)
-        elif fresh:
-            out.copy_(self.torch.mm(left, right))
-        else:
-            out.add_(self.torch.mm(left, right))
+            return
+        for start in range(0, len(out), CHUNK):
+            part = out[start : start + CHUNK]
+            (part.copy_ if fresh else part.add_)(self.torch.mm(left[start : start + CHUNK], right))

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lastlayer.linear.gradients import Gradients
-from lastlayer.linear.head import Head, Lines, Parts, Picks, picked
-from lastlayer.linear.tile import head_cross, head_ranks, head_slopes, head_stats, over_rows
+from lastlayer.linear.head import Head, Lines, Parts, Picks
+from lastlayer.linear.tile import head_cross, head_ranks, head_slopes, head_stats, over_rows, picked
 
 
 class Tops(NamedTuple):
@@ -135,11 +135,12 @@ def back(head: Head, teacher: Any, sums: RowSums, slopes, wanted) -> Gradients:
     out, room = Gradients(head, wanted), head.room()
     with np.errstate(all="ignore"):
         for rows in head.groups():
-            lines, picks, pull = _slopes(_rows_of(sums, rows), {name: each[rows] for name, each in slopes.items()})
+            *made, pull = _slopes(_rows_of(sums, rows), {name: each[rows] for name, each in slopes.items()})
+            lines, picks = head.seen(*made)
             theirs = teacher and teacher.tiles(rows, teacher.room())
             for block, tile in head.tiles(rows, room):
                 bits = head.products.bits(tile)
-                head.slope(bits, lines, picks.within(block))
+                head.slope(bits, block, lines, picks)
                 if theirs is not None:
                     _subtract_shares(bits, teacher.products.bits(next(theirs)[1]), sums.teacher, rows, pull)
                 out.add(rows, block, tile)

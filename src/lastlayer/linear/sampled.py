@@ -169,9 +169,9 @@ class SampledHead(Head):
     log_q: np.ndarray
 
     @property
-    def abreast(self):
-        """Never: tiles of several columns add to the same classes."""
-        return False
+    def lanes(self):
+        """One: tiles of several columns add to the same classes."""
+        return 1
 
     def logits(self, rows, block, tile):
         """The logits of some rows and columns, corrected for how often each is drawn."""

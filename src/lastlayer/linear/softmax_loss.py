@@ -95,7 +95,7 @@ def sweep(head: Head, rule, target, scale, cotangent, out: Gradients) -> Swept:
     """Loss of every row and, for the cotangent of each, the gradients that are wanted."""
     loss = np.empty(head.plan.rows)
 
-    def work(rows, room, turn):
+    def work(rows, room):
         parts, tile = head.parts(rows, room, target, rule.totals)
         empty = parts.largest == -np.inf
         loss[rows] = np.where(empty, np.nan, rule.loss(parts, scale[rows]))
@@ -104,10 +104,10 @@ def sweep(head: Head, rule, target, scale, cotangent, out: Gradients) -> Swept:
         factor, uniform, at = (np.where(empty, 0.0, s) * cotangent[rows] for s in rule.slopes(parts, scale[rows]))
         lines = Lines(parts.largest, factor / (1 + parts.rest), np.zeros_like(factor), uniform)
         picks = Picks(target[rows][:, None], parts.at[:, None], at[:, None])
-        for block, slopes in head.sloped(rows, room, lines, picks, tile):
-            with turn:
-                out.add(rows, block, slopes)
+        head.back(rows, room, lines, picks, out, tile)
 
+    room = head.room()
     with np.errstate(all="ignore"):  # written for limits
-        head.sweep(work, head.room())
+        for rows in head.groups():
+            work(rows, room)
     return Swept(loss, *out.arrays())

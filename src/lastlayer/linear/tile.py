@@ -5,13 +5,16 @@ float32. Columns per row are float64. ``largest`` is what a row's exponentials a
 nothing in it, nan one that holds a nan.
 """
 
+from typing import Any
+
 import numpy as np
 
+from lastlayer._row import merge
 from lastlayer.kernels import dispatched
 from lastlayer.parallel import over_ranges
 
 # Entries of one range of the pool: half a millisecond of a kernel; float64 has formulas alone, of a dozen tables.
-ENTRIES = {"uint16": 2**20, "float32": 2**20, "float64": 2**14}
+ENTRIES = {"uint16": 2**21, "float32": 2**21, "float64": 2**14}
 
 MASKED = {"uint16": 0xFF80, "float32": -np.inf, "float64": -np.inf}  # what stands for -inf in a tile
 
@@ -43,11 +46,38 @@ def written(tile, values):
 
 
 @dispatched
-def head_parts(tile):
-    """Three columns: the largest entry m of each row; its rest, and the moment that entropy needs.
+def head_parts(tile, target, largest, rest, moment, at):
+    """Take a tile into the sums of its rows, which are written over: the classes of both together.
 
-    rest = sum over the others of exp(z_i - m),   moment = sum_i exp(z_i - m) (m - z_i)
+        rest = sum over the others of exp(z_i - m),   moment = sum_i exp(z_i - m) (m - z_i)
+
+    m is the ``largest`` entry, ``at`` the logit of class ``target``, which counts from the first class of the tile and
+    may lie outside it: then ``at`` stays. Of no classes, m and ``at`` are -inf and the others 0.
     """
+    at[:] = np.maximum(at, picked(tile, target))
+    largest[:], rest[:], moment[:] = merged((largest, rest, moment), _parts(tile))
+
+
+def merged(one, other):
+    """Three columns, ``largest``, ``rest`` and ``moment``, over two blocks of classes: those of both."""
+    m, rest = merge(one[0], one[1], other[0], other[1], np)
+    moment = np.zeros_like(m)
+    for largest, others, part in (one, other):
+        fall = np.where(largest == m, 0.0, m - largest)
+        share = np.where(largest > -np.inf, np.exp(-fall), 0.0)
+        moment += share * (part + np.where(share > 0, fall, 0.0) * (1 + others))
+    return m, rest, moment
+
+
+def picked(tile, target):
+    """The logit of one class of each row, -inf where it lies outside the tile."""
+    found, (inside,) = np.full(len(tile), -np.inf), np.nonzero((target >= 0) & (target < tile.shape[1]))
+    found[inside] = logits_of(tile[inside, target[inside]])
+    return found
+
+
+def _parts(tile):
+    """The three columns of a tile."""
     z = logits_of(tile)
     m = z.max(axis=1)
     below = z < m[:, None]
@@ -70,13 +100,14 @@ def head_totals(tile, largest):
 
 
 @dispatched
-def head_slopes(tile, largest, a, b, u, curve):
+def head_slopes(tile, largest, a, b, u, curve, index=None, spot: Any = None):
     """Write over each logit the slope of what was made of it.
 
         slope_i = (exp(z_i - m) (a + b (z_i - m)) - u [z_i > -inf]) (1 - curve z_i^2)
 
     ``a``, ``b`` and ``u`` are per row; ``curve`` is that of a cap, 1 / cap^2. Where m is +inf the entries of +inf count
-    1 each and the others 0; an empty row has no slope.
+    1 each and the others 0; an empty row has no slope. Classes whose slope is known are those of ``index``,
+    ``(rows, picks)``, which counts from the first class of the tile and may lie outside it; ``spot`` has their slopes.
     """
     z = logits_of(tile)
     m = largest[:, None]
@@ -87,7 +118,11 @@ def head_slopes(tile, largest, a, b, u, curve):
     smooth = smooth * (1 - curve * np.where(allowed & finite, z, 0.0) ** 2)
     limit = np.where(z == np.inf, a[:, None], 0.0) - np.where(allowed, u[:, None], 0.0)
     slopes = np.where(m == np.inf, limit, np.where(m == -np.inf, 0.0, smooth))
-    written(tile, np.where(np.isnan(m), np.nan, slopes))
+    slopes = np.where(np.isnan(m), np.nan, slopes)
+    if index is not None:
+        row, pick = np.nonzero((index >= 0) & (index < tile.shape[1]))
+        slopes[row, index[row, pick]] = spot[row, pick]
+    written(tile, slopes)
 
 
 @dispatched
@@ -103,7 +138,7 @@ def head_ranks(tile, at, target):
 
 @dispatched
 def head_stats(tile, k, at=None, target=None):
-    """What one read of a tile gives: `head_parts`, `head_ranks`, and the first classes.
+    """What one read of a tile gives: the three columns of `head_parts`, `head_ranks`, and the first classes.
 
     The ``k`` largest entries of each row come in falling order, the first of equals first, and then their classes.
     Without ``at`` nothing is ranked, and there are no ranks.
@@ -111,7 +146,7 @@ def head_stats(tile, k, at=None, target=None):
     z = logits_of(tile)
     index = np.argsort(-z, axis=1, kind="stable")[:, :k] if k else np.empty((len(z), 0), np.int64)
     values = np.take_along_axis(z, index, axis=1).astype(tile.dtype if tile.itemsize > 2 else np.float32)
-    return head_parts(tile), np.empty(0, np.int64) if at is None else head_ranks(tile, at, target), values, index
+    return _parts(tile), np.empty(0, np.int64) if at is None else head_ranks(tile, at, target), values, index
 
 
 def head_cross(teacher, tile, largest):

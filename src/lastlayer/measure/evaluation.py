@@ -230,6 +230,11 @@ def _check_arrays(state, none):
     for name, found, model in pairs:
         if found.dtype != model.dtype or (found.shape != model.shape and name not in _GROWING):
             raise ValueError(f"{name} is {found.dtype} {found.shape}, not {model.dtype} {model.shape}")
+    confusion, distinct = state.confusion, state.signs.distinct
+    kept = {"pairs": (confusion.pair, confusion.weight), "hashes": (distinct.hashes, distinct.count)}
+    for name, (keys, sums) in kept.items():
+        if keys.ndim != 1 or keys.shape != sums.shape or (keys[1:] <= keys[:-1]).any():
+            raise ValueError(f"the {name} do not ascend, each with its count")
 
 
 def evaluate(
@@ -260,7 +265,7 @@ def added(total: Evaluation | None, outputs: Outputs, convention=None) -> Evalua
     """The evaluation of the rows of ``total`` (None: of no row yet) and of these."""
     outputs = wanted("evaluate", outputs).hard("evaluation counts hits")
     width = 1 if outputs.scores.ndim == 1 else outputs.scores.shape[1]
-    size = rows_at_once(width)
+    size = rows_at_once(width, outputs.task == "multiclass")
     parts = over_ranges(lambda a, b: Evaluation.of(outputs.rows(slice(a, b)), convention), len(outputs), size)
     return functools.reduce(Evaluation.merge, itertools.chain([] if total is None else [total], parts))
 

@@ -18,7 +18,7 @@ from numba.extending import overload
 from lastlayer._array import to_numpy
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential32 import DOWN, fma, log1p, wide
-from lastlayer.kernels.cpu.max_rest import computing, given, of_both, over_rows, result, term
+from lastlayer.kernels.cpu.max_rest import computing, given, of_both, origin, over_rows, result, term
 
 PATTERN = 4096  # entries of one inner loop, beside as many weights
 TWO = np.float32(2.0)
@@ -56,7 +56,7 @@ def _losses(logits, target, weight, out):
         for i in range(len(losses)):
             z = x[i]
             outside = np.int32(outside + np.int32((y[i] < zero) | (y[i] > one)))
-            tail = _log1p(term(-abs(z), -abs(z), zero) * out.dtype.type(DOWN))
+            tail = _log1p(term(-abs(z), origin(zero)) * out.dtype.type(DOWN))
             missed = tail - z if z < zero else tail  # what a positive costs
             false = tail + z if z > zero else tail
             positive, negative = y[i] * weight[i], one - y[i]
@@ -75,7 +75,7 @@ def _slopes(logits, target, weight, gradient, out):
         x, y = logits[start : start + len(weight)], target[start : start + len(weight)]
         for i in range(len(slopes)):
             z = x[i]
-            e = term(-abs(z), -abs(z), zero) * out.dtype.type(DOWN)
+            e = term(-abs(z), origin(zero)) * out.dtype.type(DOWN)
             large, small = one / (one + e), e / (one + e)
             missed = large if z < zero else small
             false = small if z < zero else large

@@ -16,17 +16,12 @@ from numba.extending import overload
 
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential import exp as exp64
-from lastlayer.kernels.cpu.exponential32 import DOWN, term
+from lastlayer.kernels.cpu.exponential32 import exp as exp32
 
 LANES = {"reassoc", "contract", "nsz"}  # sums in several lanes
 ENTRIES = 2**14  # of the rows that lie across: they stay in the nearest caches
 MOST = 256  # rows
 NUMBERS = (types.float32, types.float64)
-
-
-@compiled("f4(f4)")
-def _exp32(x):
-    return term(x, x, np.float32(0.0)) * np.float32(DOWN)
 
 
 def _exp(x) -> Any:
@@ -35,7 +30,7 @@ def _exp(x) -> Any:
 
 @overload(_exp)
 def _exp_of(x):
-    return (lambda x: _exp32(x)) if x == types.float32 else (lambda x: exp64(x))
+    return (lambda x: exp32(x)) if x == types.float32 else (lambda x: exp64(x))
 
 
 def _signature(number, target, dimensions):

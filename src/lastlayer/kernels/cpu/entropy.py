@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 
 from lastlayer.kernels.cpu import compiled
-from lastlayer.kernels.cpu.exponential32 import DOWN, ZERO, log1p, wide
+from lastlayer.kernels.cpu.exponential32 import ZERO, log1p, wide
 from lastlayer.kernels.cpu.max_rest import (
     BLOCK,
     SHORT,
@@ -26,6 +26,7 @@ from lastlayer.kernels.cpu.max_rest import (
     over_rows,
     packed,
     result,
+    scale,
     tiled,
     together,
 )
@@ -76,7 +77,7 @@ def _values(x, m, rest, out):
             m[i], rest[i], following = onward(x, i, following, terms, 0)
             out[i] = _distance(x[i], terms[0], m[i])
         for i in range(start, stop):
-            mean = out[i] * DOWN / (1.0 + rest[i]) if abs(m[i]) < np.inf else 0.0
+            mean = out[i] * scale(m[i]) / (1.0 + rest[i]) if abs(m[i]) < np.inf else 0.0
             out[i] = np.nan if m[i] == -np.inf else log1p(rest[i]) + mean
 
 

@@ -16,16 +16,22 @@ COLUMNS = 5
 NLL, BRIER, CONFIDENCE, LOG_ODDS, GAIN = range(COLUMNS)
 
 
-@compiled("void(f8[::1], f8[::1], i4[::1])", inner=True)
-def find_cells(p, edges, cells):
-    """The bin ``(low, high]`` of each probability, of bins of one width: the nearest edge is one of its ends.
+@compiled(inline="always")
+def cell(p, count, step):
+    """The bin ``(low, high]`` of a probability, of ``count`` bins of one width: the nearest edge is one of its ends.
 
     Edges are multiples of the first, to the bit, as `numpy.linspace` makes them; to look one up takes 1 ns.
     """
+    nearest = np.int32(p * count + 0.5)
+    return max(np.int32(nearest - np.int32(1) + np.int32(p > nearest * step)), np.int32(0))
+
+
+@compiled("void(f8[::1], f8[::1], i4[::1])", inner=True)
+def find_cells(p, edges, cells):
+    """The bin of each probability."""
     count, step = len(edges) - 1.0, edges[1]
     for i in range(len(p)):
-        nearest = np.int32(p[i] * count + 0.5)
-        cells[i] = max(np.int32(nearest - np.int32(1) + np.int32(p[i] > nearest * step)), np.int32(0))
+        cells[i] = cell(p[i], count, step)
 
 
 @compiled("void(f8[::1], f8, f8, f8)", inner=True)

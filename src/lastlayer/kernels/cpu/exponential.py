@@ -12,6 +12,7 @@ LEAST = -708.0  # below it exp is 0 here: it would soon be subnormal
 
 LN2, LN2_LOST = 0.6931471805599453, 2.3190468138462996e-17
 BIASED_ROUND = ROUND + 1023 + 64
+DOWN = 2.0**-64
 LEAST_TERM = -752.0  # below it a term is 0: 2^64 exp(-752) is the smallest that the scaling holds
 # exp(r) = 1 + r + r^2 (C2 + ...) for |r| <= log(2) / 2, to 4e-18: the least largest relative error
 C2, C3, C4, C5, C6, C7, C8, C9, C10, C11 = (
@@ -57,8 +58,17 @@ def exp(x):
     return scaled if x > LEAST else 0.0
 
 
-def terms(difference, x, m):
-    """`exponential32.terms` of float64."""
+def origin(m):
+    """The largest entry itself."""
+    return m
+
+
+def terms(x, origin):
+    """``2^64 exp(x - m)`` with m, the `origin`, for x <= m to a unit in the last place.
+
+    What the rounding of x - m took is found again (Knuth's two-sum): at a distance of 80 it would be 32 units.
+    """
+    m, difference = origin, x - origin
     part = difference - x
     lost = (x - (difference - part)) - (m + part)
     shifted = fma(difference, LOG2E, BIASED_ROUND)
@@ -70,4 +80,6 @@ def terms(difference, x, m):
     return where_below(difference, LEAST_TERM, 0.0, y * power(shifted))
 
 
-term = compiled("f8(f8, f8, f8)")(terms)
+def scale(m):
+    """What a term of a row is to be multiplied by to be exp(x - m)."""
+    return DOWN

@@ -11,22 +11,37 @@ from numba import types
 from numba.extending import intrinsic
 
 from lastlayer.kernels.cpu import compiled
-from lastlayer.kernels.cpu.lanes import fma, power, where_below
+from lastlayer.kernels.cpu.lanes import fma, larger, power, where_below
 
 UP, DOWN = 2.0**64, 2.0**-64  # the sum of terms down to exp(-132) stays a normal number
 LEAST = np.float32(-132.0)  # below it a term is 0: 2^64 exp(-132) is the smallest that the scaling holds
+NEAR = np.float32(1024.0)  # of larger ones x - m is exact for every x down to m - 132
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
 LOG2E = np.float32(1.4426950408889634)
 LN2_HIGH = np.float32(0.6931471805599453)
 LN2_LOW = np.float32(0.6931471805599453 - float(LN2_HIGH))
+NEAREST = np.float32(1.5 * 2**23)
 ROUND = np.float32(1.5 * 2**23 + 127 + 64)  # adding it rounds to an integer, which stands in the lowest bits, biased
 # exp(r) = 1 + r + r^2 (C2 + ...) for |r| <= log(2) / 2, to 3e-9: least squares in the largest relative error
 C2, C3, C4, C5, C6 = (
     np.float32(float.fromhex(c))
     for c in ("0x1.fffffcp-2", "0x1.555490p-3", "0x1.5558fcp-5", "0x1.123b74p-7", "0x1.6a2150p-10")
 )
-EXPONENT = np.int32(23)
+# exp(g) = 1 + g + g^2 (D2 + ...) for |g| <= log(2) / 2, to 1.4e-12
+LN2 = 0.6931471805599453
+D2, D3, D4, D5, D6, D7, D8 = (
+    float.fromhex(c)
+    for c in (
+        "0x1.0000000064519p-1",
+        "0x1.555555812fc48p-3",
+        "0x1.5555540cd52ebp-5",
+        "0x1.11109c1887523p-7",
+        "0x1.6c18e4583f8c4p-10",
+        "0x1.a18fc588a675cp-13",
+        "0x1.9e8a4ec5abbb2p-16",
+    )
+)
 
 LN2_32_BITS, LN2_REST = 0.693147180369123816490, 1.90821492927058770002e-10  # the first times n is exact
 ROOT_HALF = 0x3FE6A09E667F3BCD  # the bits of sqrt(1/2)
@@ -45,22 +60,49 @@ def _wide(context):
 wide: Any = intrinsic(_wide)
 
 
-def terms(difference, x, m):
-    """``2^64 exp(x - m)`` for x <= m to a unit in the last place; ``difference`` is x - m as it rounds.
+def origin(m):
+    """What `terms` are measured from in a row whose largest entry is ``m``: c, ROUND - k, and the least that counts.
 
-    What the rounding took is found again (Knuth's two-sum): at a distance of 80 it would be 32 units.
+    ``c + k log(2)`` is near m, and x - c is exact for all that count: c is 0 or so large that it is (Sterbenz 1974).
     """
-    part = difference - x
-    lost = (x - (difference - part)) - (m + part)
-    shifted = fma(difference, LOG2E, ROUND)
-    n = shifted - ROUND
-    r = fma(-n, LN2_HIGH, difference) + fma(-n, LN2_LOW, lost)
+    c = where_below(NEAR, larger(m, -m), m, ZERO)
+    k = fma(m - c, LOG2E, NEAREST) - NEAREST
+    return c, ROUND - k, m + LEAST
+
+
+def terms(x, origin):
+    """``2^(64 - k) exp(x - c)`` to a unit in the last place, of x up to the largest entry of a row.
+
+    Of x - m itself the rounding would be lost: at a distance of 80 it is 32 units.
+    """
+    c, shift, least = origin
+    d = x - c
+    shifted = fma(d, LOG2E, shift)
+    n = shifted - shift
+    r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, d))
     y = fma(fma(fma(fma(C6, r, C5), r, C4), r, C3), r, C2)
     y = fma(fma(y, r, ONE), r, ONE)
-    return where_below(difference, LEAST, ZERO, y * power(shifted))
+    return where_below(x, least, ZERO, y * power(shifted))
 
 
-term = compiled("f4(f4, f4, f4)")(terms)
+_origin = compiled(inner=True)(origin)
+
+
+def scale(m):
+    """What a term of the row is to be multiplied by to be exp(x - m), which is ``2^-64 exp(c + k log(2) - m)``."""
+    c, shift, _ = _origin(m)
+    g = (np.float64(c) - np.float64(m)) + np.float64(ROUND - shift) * LN2
+    y = fma(fma(fma(fma(fma(D8, g, D7), g, D6), g, D5), g, D4), g, D3)
+    return fma(fma(fma(y, g, D2), g, 1.0), g, 1.0) * DOWN
+
+
+term = compiled()(terms)
+
+
+@compiled("f4(f4)", inner=True)
+def exp(x):
+    """``exp(x)`` for x <= 0 to a unit in the last place."""
+    return term(x, (ZERO, ROUND, LEAST)) * np.float32(DOWN)
 
 
 @compiled("f8(f8)", error_model="numpy")  # a division that asks whether it is by 0 is no vector's

@@ -10,14 +10,10 @@ from numba import types
 
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential import exp as exp64
-from lastlayer.kernels.cpu.exponential32 import DOWN, term, wide
+from lastlayer.kernels.cpu.exponential32 import exp as exp32
+from lastlayer.kernels.cpu.exponential32 import wide
 
 LANES = {"reassoc", "contract", "nsz"}  # sums in several lanes
-
-
-@compiled("f4(f4)", inner=True)
-def _exp32(x):
-    return term(x, x, np.float32(0.0)) * np.float32(DOWN)
 
 
 @compiled("f8(f8)", fastmath={"contract"}, inner=True)
@@ -86,7 +82,7 @@ def _made(number, exp):
     return fits
 
 
-KERNELS = {"float32": _made(types.float32, _exp32), "float64": _made(types.float64, exp64)}
+KERNELS = {"float32": _made(types.float32, exp32), "float64": _made(types.float64, exp64)}
 
 
 def run(tile, sign, weights, folds, start):

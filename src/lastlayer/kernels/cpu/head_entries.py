@@ -16,7 +16,7 @@ from numba import types
 
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.exponential32 import ONE, ZERO, wide
-from lastlayer.kernels.cpu.head_rows import LANES, Counts, Row, Rows, entry, exp, number, of_tiles
+from lastlayer.kernels.cpu.head_rows import LANES, LEAST, Counts, Row, Rows, entry, exp, number, of_tiles
 from lastlayer.kernels.cpu.lanes import fma
 from lastlayer.parallel import over_ranges
 
@@ -89,7 +89,7 @@ def _sides(row, yes, no, p, q, as_yes, as_no):
     wide()
     for j in range(len(p)):
         z = number(row[j]) if (yes[j] != ZERO) | (no[j] != ZERO) else ZERO
-        e = exp(-abs(z))
+        e = exp(-abs(z), LEAST)
         tail, large = _log1p(e), ONE / (ONE + e)
         small = e * large
         as_yes[j] = tail - z if z < ZERO else tail

@@ -109,6 +109,7 @@ def _where(comparison):
 fma = _each(_fused)  # a * b + c, rounded once
 power = _each(_raised)  # the lowest bits as an exponent, bias and all
 where_below, where_same = _each(_where("<")), _each(_where("=="))
+where_other = _each(lambda builder, a, b, yes, no: builder.select(builder.fcmp_unordered("!=", a, b), yes, no))
 larger = _each(lambda builder, a, b: _where(">")(builder, a, b, a, b))
 
 
@@ -179,7 +180,7 @@ def _load(context, x, place):
 def _fetch(context, x, place):
     def code(context, builder, signature, values):
         pointer = _Place(context, builder, x, values, ir.IntType(8)).pointer()
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, INT32(0), INT32(3), INT32(1))  # to read, data
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, INT32(0), INT32(2), INT32(1))  # to read, data
         return context.get_dummy_value()
 
     return types.none(x, place), code

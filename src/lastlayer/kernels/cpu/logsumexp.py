@@ -10,8 +10,8 @@ from lastlayer.kernels.cpu.softmax import NO_TARGET, weighed
 
 @compiled()
 def values(x, m, rest, target, out):
-    """The logsumexp of each row; less the logit of its target, where there is one."""
-    size = together(x.shape[1])
+    """The logsumexp of each row; less the logit of its target, where there is one. How many targets name no class."""
+    size, outside = together(x.shape[1]), 0
     offset = np.empty(size)
     following = largest(x, 0)
     for start in range(0, len(x), size):
@@ -19,13 +19,17 @@ def values(x, m, rest, target, out):
         following = parts(x, start, stop, m, rest, following)
         offset[: stop - start] = m[start:stop]
         for i in range(start, stop if len(target) else start):
-            chosen = x[i, target[i]]
+            k = target[i]
+            names = (k >= 0) & (k < x.shape[1])
+            outside += not names
+            chosen = x[i, k if names else 0]
             offset[i - start] = 0.0 if chosen == m[i] else np.float64(m[i]) - chosen
             if m[i] == -np.inf:
                 offset[i - start] = np.nan
         others, into = rest[start:stop], out[start:stop]
         for i in range(len(into)):
             into[i] = offset[i] + log1p(others[i])
+    return outside
 
 
 def run(logits, axis=-1, kept=None):

@@ -27,9 +27,8 @@ import numpy as np
 
 from lastlayer._array import dtype_name, is_torch, to_numpy
 from lastlayer.kernels.cpu import compiled
-from lastlayer.kernels.cpu.exponential32 import DOWN, ONE, ZERO, log1p, wide
+from lastlayer.kernels.cpu.exponential32 import ONE, ZERO, log1p, wide
 from lastlayer.kernels.cpu.lanes import (
-    fetch,
     fma,
     highest,
     lanes,
@@ -39,10 +38,10 @@ from lastlayer.kernels.cpu.lanes import (
     store,
     total,
     where_below,
+    where_other,
     where_same,
 )
 from lastlayer.kernels.cpu.max_rest import (
-    AHEAD,
     SHORT,
     STRIP,
     TILE,
@@ -51,7 +50,11 @@ from lastlayer.kernels.cpu.max_rest import (
     computing,
     further,
     largest,
+    origin,
     over_rows,
+    pairs_until,
+    passed,
+    scale,
     settle,
     settled,
     tiled,
@@ -67,31 +70,34 @@ OWN, TARGET, M, REST, EQUAL, MOMENT, GAP, TOP, BEFORE = range(LINES)  # of what 
 
 
 @compiled(inline="always")
-def _noted(v, m, own, sums):
+def _noted(v, m, of, own, sums):
     """A vector is added to the sums: of terms and of these times the distances, two each, which take turns.
 
-    Behind them how many entries are not ``m``, how many are above ``own``, and the least distance, which is negative.
+    Behind them how many entries are not ``m``, how many are above ``own``, and the largest other.
     """
     rest, other, moment, second, others, above, nearest = sums
-    t, rest, other, others = added(v, m, rest, other, others)
+    t, rest, other, others = added(v, m, of, rest, other, others)
     difference = v - m
     moment, second = second, fma(t, larger(difference, NOTHING), moment)
-    nearest = where_same(difference, ZERO, nearest, larger(difference, nearest))
+    nearest = where_other(v, m, larger(v, nearest), nearest)
     return rest, other, moment, second, others, where_below(own, v, above + ONE, above), nearest
 
 
 @compiled(inline="always")
-def _strip(x, i, start, stop, m, own, nearest, most):
+def _strip(x, i, start, stop, m, of, own, nearest, most):
     """The sums of `_noted` over part of row i; and ``most`` of the next row, which is read meanwhile."""
     step, after, zero = width(x.dtype), min(i + 1, len(x) - 1), lanes(x.dtype.type(0.0))
     sums, whole = (zero, zero, zero, zero, zero, zero, nearest), stop // step * step
-    for j in range(start, whole, step):
-        fetch(x, (after, j + AHEAD))
-        most = larger(load(x, (after, j)), most)
-        sums = _noted(load(x, (i, j)), m, own, sums)
+    pairs = pairs_until(start, stop, step)
+    for j in range(start, pairs, 2 * step):
+        most = passed(x, after, j + step, passed(x, after, j, most))
+        sums = _noted(load(x, (i, j + step)), m, of, own, _noted(load(x, (i, j)), m, of, own, sums))
+    for j in range(pairs, whole, step):
+        most = passed(x, after, j, most)
+        sums = _noted(load(x, (i, j)), m, of, own, sums)
     for j in range(whole, stop, step):
         most = larger(load_part(x, (after, j), -np.inf), most)
-        sums = _noted(load_part(x, (i, j), -np.inf), m, own, sums)
+        sums = _noted(load_part(x, (i, j), -np.inf), m, of, own, sums)
     return sums, most
 
 
@@ -129,20 +135,23 @@ def _first(x, i, start, m, left):
 @compiled(inline="always")
 def _row(x, i, y, m, left):
     """``m``, ``rest``, the sum of terms times distances, the gap, argmax and rank; and the largest of the next row."""
-    step, classes, own = width(x.dtype), x.shape[1], x[i, y]
+    step, classes, own, of = width(x.dtype), x.shape[1], x[i, y], origin(m)
+    below = np.nextafter(own, x.dtype.type(-np.inf))
     following = nearest = lanes(x.dtype.type(-np.inf))
     sum_, lost, distance, count, before, span = 0.0, 0.0, 0.0, 0.0, 0.0, 0
     for start in range(0, classes, STRIP):
         stop = min(start + STRIP, classes)
-        sums, following = _strip(x, i, start, stop, m, own, nearest, following)
+        least = below if stop <= y else own  # what is as large as the target and before it counts, too
+        sums, following = _strip(x, i, start, stop, m, of, least, nearest, following)
         rest, other, moment, second, others, above, nearest = sums
         sum_, lost = further(sum_, lost, total(rest + other))
         distance += total(moment + second)
         span = start if count == 0.0 else span
         count += -(-(stop - start) // step) * step - total(others)
-        before += total(above) + _ties(x, i, start, max(start, min(stop, y)), own, left)
+        until = min(stop, y) if y < stop or own == below else start
+        before += total(above) + _ties(x, i, start, max(start, until), own, left)
     top, rest = settled(x, i, m, sum_, count)
-    gap = ZERO if count > 1.0 else -highest(nearest)
+    gap = ZERO if count > 1.0 else m - highest(nearest)
     if not abs(top) < np.inf:
         distance, gap, span = 0.0, x.dtype.type(np.inf if rest == 0.0 else 0.0), 0
     return top, rest, distance, gap, _first(x, i, span, m, left), np.int64(before), highest(following)
@@ -162,18 +171,19 @@ def _across(columns, classes, places, of):
             before = where_below(own, v, before + ONE, before)
             before = where_same(v, own, where_below(this, y, before + ONE, before), before)
         rest, lost, others, moment, other, nearest = zero, zero, zero, zero, zero, lanes(of.dtype.type(-np.inf))
+        start = origin(most)
         for k in range(classes):
             v = load(columns, (k, i))
             difference = v - most
-            t, _, part, others = added(v, most, zero, zero, others)
+            t, _, part, others = added(v, most, start, zero, zero, others)
             rest, lost = further(rest, lost, part)
             moment, other = other, fma(t, larger(difference, NOTHING), moment)  # half as many are added to each
-            nearest = where_same(difference, ZERO, nearest, larger(difference, nearest))
+            nearest = where_other(v, most, larger(v, nearest), nearest)
         store(of, (M, i), most)
         store(of, (REST, i), rest)
         store(of, (EQUAL, i), of.dtype.type(classes) - others)
         store(of, (MOMENT, i), moment + other)
-        store(of, (GAP, i), where_below(others, of.dtype.type(classes - 1), ZERO, -nearest))
+        store(of, (GAP, i), where_below(others, of.dtype.type(classes - 1), ZERO, most - nearest))
         store(of, (TOP, i), top)
         store(of, (BEFORE, i), before)
 
@@ -200,7 +210,7 @@ def _finished(of, rest, moment, lse, entropy, logp, max_prob):
     for k in range(len(rest)):
         share = 1.0 / (1.0 + rest[k])
         max_prob[k] = share
-        moment[k] *= DOWN * share
+        moment[k] *= share * scale(of[M, k]) if abs(of[M, k]) < np.inf else 0.0
     for k in range(len(rest)):
         rest[k] = log1p(rest[k])
     for k in range(len(rest)):

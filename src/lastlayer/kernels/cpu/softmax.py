@@ -14,25 +14,28 @@ import math
 import numpy as np
 
 from lastlayer.kernels.cpu import compiled
-from lastlayer.kernels.cpu.exponential32 import DOWN, ZERO, wide
-from lastlayer.kernels.cpu.lanes import BYTES, fma, lanes, load, load_part, store, store_part, turn
+from lastlayer.kernels.cpu.exponential32 import ZERO, wide
+from lastlayer.kernels.cpu.lanes import fma, load, load_part, store, store_part, turn
 from lastlayer.kernels.cpu.max_rest import (
     BLOCK,
     SHORT,
     across,
     as_rows,
-    computing,
     largest,
     onward,
+    origin,
     over_rows,
     packed,
     result,
+    scale,
     term,
     tiled,
     together,
+    width,
 )
+from lastlayer.kernels.cpu.mixed_in import only_read
 
-NO_TARGET = np.empty(0, np.int64)
+NO_TARGET = only_read(np.empty(0), np.int64)
 
 
 @compiled(fastmath={"reassoc"}, inner=True)
@@ -62,15 +65,15 @@ def _pulled(p, g):
 
 
 @compiled(error_model="numpy", inner=True)
-def _share(rest, weight, double):
-    """What makes a share of a `term`, ``2^-64 / (1 + rest)``, as two numbers of the type of ``weight``.
+def _share(m, rest, weight, double):
+    """What makes a share of a `term`, ``scale / (1 + rest)``, as two numbers of the type of ``weight``.
 
     Beside a float32 and what it lost, it does not count what the float64 lost.
     """
-    total = 1.0 + rest
-    share = DOWN / total
+    total, down = 1.0 + rest, scale(m)
+    share = down / total
     high = type(weight)(share)
-    lost = (fma(-share, total, DOWN) - share * (rest - (total - 1.0))) / total if double else share - high
+    lost = (fma(-share, total, down) - share * (rest - (total - 1.0))) / total if double else share - high
     return high, type(weight)(lost)
 
 
@@ -81,10 +84,10 @@ def _weighed(t, high, low, weight):
 
 
 @compiled(inline="always")
-def _scale(terms, i, rest, weight):
+def _scale(terms, i, m, rest, weight):
     """The terms of row i as shares, times its weight."""
-    step, classes = BYTES // terms.itemsize, terms.shape[1]
-    high, low = _share(rest, weight, step == 8)
+    step, classes = width(terms.dtype), terms.shape[1]
+    high, low = _share(m, rest, weight, step == 8)
     whole = classes // step * step
     for j in range(0, whole, step):
         store(terms, (i, j), _weighed(load(terms, (i, j)), high, low, weight))
@@ -94,31 +97,28 @@ def _scale(terms, i, rest, weight):
 @compiled(inline="always")
 def _spread(x, i, m, rest, weight, out):
     """The shares of a usual row, times its weight."""
-    step, classes = BYTES // x.itemsize, x.shape[1]
-    high, low = _share(rest, weight, step == 8)
-    whole, top = classes // step * step, lanes(m)
+    step, classes, of = width(x.dtype), x.shape[1], origin(m)
+    high, low = _share(m, rest, weight, step == 8)
+    whole = classes // step * step
     for j in range(0, whole, step):
-        v = load(x, (i, j))
-        store(out, (i, j), _weighed(term(v - top, v, top), high, low, weight))
-    v = load_part(x, (i, whole), -np.inf)
-    store_part(out, (i, whole), _weighed(term(v - top, v, top), high, low, weight))
+        store(out, (i, j), _weighed(term(load(x, (i, j)), of), high, low, weight))
+    store_part(out, (i, whole), _weighed(term(load_part(x, (i, whole), -np.inf), of), high, low, weight))
 
 
 @compiled(inner=True)
 def _spread_across(columns, m, rest, known, weight, out):
     """The shares of short rows, times their weights; in ``columns`` lie their terms, or where all is known logits."""
     wide()
-    step, classes = BYTES // out.itemsize, out.shape[1]
+    step, classes = width(out.dtype), out.shape[1]
     high, low = np.empty(len(out), out.dtype), np.empty(len(out), out.dtype)
     for i in range(len(out)):
-        high[i], low[i] = _share(rest[i], weight[i], step == 8)
+        high[i], low[i] = _share(m[i], rest[i], weight[i], step == 8)
     for i in range(0, len(out), step):
-        of, top = load_part(weight, i, ZERO), load_part(m, i, ZERO)
+        weights, of = load_part(weight, i, ZERO), origin(load_part(m, i, ZERO))
         up, down = load_part(high, i, ZERO), load_part(low, i, ZERO)
         for k in range(classes):
             v = load(columns, (k, i))
-            t = term(v - top, v, top) if known else v
-            store(columns, (k, i), _weighed(t, up, down, of))
+            store(columns, (k, i), _weighed(term(v, of) if known else v, up, down, weights))
         for k in range(0, classes, step):
             turn(columns, (k, i), out, (i, k))
 
@@ -149,7 +149,7 @@ def weigh(x, m, rest, known, weight, target, fill, out):
         for i in range(start, stop):
             if classes >= SHORT and not known:
                 m[i], rest[i], following = onward(x, i, following, out, i)
-                _scale(out, i, rest[i], weight[i])
+                _scale(out, i, m[i], rest[i], weight[i])
             if not abs(m[i]) < np.inf:
                 _special(x[i], m[i], rest[i], weight[i], fill, out[i])
             elif classes >= SHORT and known:
@@ -162,12 +162,12 @@ def weigh(x, m, rest, known, weight, target, fill, out):
 def weighed(logits, weight, fill, axis=-1, target=NO_TARGET, kept=None, out=None):
     """Softmax of each row times its weight; ``fill`` in an empty row; one less at the target, where there is one."""
     x, batch = as_rows(logits, axis)
-    weight = packed(np.broadcast_to(np.asarray(weight), batch)).astype(computing(x.dtype), copy=False).reshape(-1)
-    known = bool(kept)
+    weight, known = np.broadcast_to(np.asarray(weight), batch).reshape(-1), bool(kept)
     table = result(x, x.shape) if out is None else out
 
     def work(rows, m, rest, into, a, b):
-        weigh(rows, m, rest, known, weight[a:b], target[a:b], fill, into)
+        own = packed(weight[a:b]).astype(rows.dtype, copy=False)
+        weigh(rows, m, rest, known, own, target[a:b], fill, into)
 
     over_rows(work, x, table, kept)
     return np.moveaxis(table.reshape(*batch, x.shape[1]), -1, axis) if out is None else out
