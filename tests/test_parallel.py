@@ -82,7 +82,7 @@ def test_an_error_comes_when_all_before_it_were_given_and_nothing_runs_on_behind
     with pytest.raises(KeyboardInterrupt):
         list(parallel.over_ranges(work, 300, 10))
     left = len(ended)
-    assert 0 < left <= 4
+    assert 0 < left <= 3 * parallel.AHEAD
     assert list(parallel.over_ranges(lambda a, b: a, 30, 10)) == [0, 10, 20]
     assert len(ended) == left
 
@@ -119,7 +119,7 @@ def test_few_results_wait_at_a_time():
     started = []
     results = parallel.over_ranges(lambda a, b: started.append(a), 1000, 10)
     next(results)
-    assert len(started) <= 4
+    assert len(started) <= 3 * parallel.AHEAD
     results.close()
 
 

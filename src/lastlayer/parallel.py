@@ -16,6 +16,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+AHEAD = 3  # ranges for each core that may wait to be given: with fewer, helpers wait for the caller to end its own
+
 _pool: ThreadPoolExecutor | None = None
 _inside = threading.local()
 _placed: dict[int, set[int]] = {}  # the threads of the pool, and the cores that each may use
@@ -53,7 +55,7 @@ class _Sweep:
 
     def _left(self):
         """How many may be begun."""
-        return min(len(self.ranges), self.given + self.cores + 1) - self.begun
+        return min(len(self.ranges), self.given + AHEAD * self.cores) - self.begun
 
     def _begin(self, helper):
         """The number of the next range; where there is none for now, a helper is none any more."""

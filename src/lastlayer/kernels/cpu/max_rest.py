@@ -216,8 +216,10 @@ def _others(x, i, start, stop, m, of, most, terms, o):
     zero, whole, pairs = lanes(x.dtype.type(0.0)), stop // step * step, pairs_until(start, stop, step)
     sums = zero, zero, zero
     for j in range(start, pairs, 2 * step):
-        most = passed(x, after, j + step, passed(x, after, j, most))
-        sums = _put(x, i, j + step, m, of, _put(x, i, j, m, of, sums, terms, o), terms, o)
+        most = passed(x, after, j, most)
+        sums = _put(x, i, j, m, of, sums, terms, o)
+        most = passed(x, after, j + step, most)
+        sums = _put(x, i, j + step, m, of, sums, terms, o)
     for j in range(pairs, whole, step):
         most = passed(x, after, j, most)
         sums = _put(x, i, j, m, of, sums, terms, o)
