@@ -1,12 +1,14 @@
 """The kernels of softmax: against the formula in float64, under autograd, and the same bits anywhere."""
 
+import platform
+import re
 import tracemalloc
 
 import mpmath
 import numba
 import numpy as np
 import pytest
-from test_kernels import assert_same_bits, special_rows
+from test_kernels import assert_same_bits, run_program, special_rows
 
 import lastlayer as ll
 from lastlayer import kernels, parallel
@@ -404,3 +406,34 @@ def test_out_of_tensors(torch):
     out = torch.empty_like(x)
     assert ll.softmax(x, out=out) is out
     assert torch.equal(out, ll.softmax(x))
+
+
+COMPILED = """
+from lastlayer.kernels.cpu import softmax
+x, line, rest = np.zeros((2, 600), np.float32), np.zeros(2, np.float32), np.zeros(2)
+into = x.copy()
+x.flags.writeable = False
+softmax.weigh(x, line, rest, False, line, softmax.NO_TARGET, 0.0, into)
+print(*softmax.weigh.inspect_asm().values())
+"""
+
+
+def innermost_loops(listing):
+    """The instructions from a label to a jump back to it, where no other loop is between."""
+    starts, loops, lines = {}, [], listing.splitlines()
+    for number, line in enumerate(lines):
+        if label := re.match(r"(\.L\w+):", line):
+            starts[label[1]] = number
+        elif (jump := re.match(r"\s+j\w+\s+(\.L\w+)", line)) and jump[1] in starts:
+            loops.append((starts[jump[1]], number))
+    inner = [(a, b) for a, b in loops if not any(a <= c and d <= b for c, d in loops if (c, d) != (a, b))]
+    return ["\n".join(lines[a:b]) for a, b in inner]
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="it reads the instructions of x86")
+def test_no_loop_over_exponentials_counts_references_to_arrays(tmp_path):
+    """A count is an atomic instruction: in the loop over a row it was most of the time."""
+    loops = innermost_loops(run_program(COMPILED, LASTLAYER_CACHE_DIR=str(tmp_path)))
+    fused = [loop for loop in loops if len(re.findall(r"\bv?fn?madd", loop)) >= 8]
+    assert len(fused) >= 4
+    assert not any(re.search(r"\block\b|NRT_incref|NRT_decref", loop) for loop in fused)

@@ -8,6 +8,7 @@ import tempfile
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import config
 
 settings: Any = config  # its attributes are made at run time
@@ -34,6 +35,13 @@ def compiled(*signatures, inner=False, **options):
             settings.CACHE_DIR = before
 
     return decorate
+
+
+def only_read(table, dtype):
+    """A table to compute with, a copy where it lies otherwise: one type, for which alone kernels are compiled."""
+    ready = np.require(table, dtype, ["C", "A"]).view()
+    ready.flags.writeable = False
+    return ready
 
 
 @functools.cache

@@ -6,9 +6,9 @@ size is made. The times are printed by ``bench/softmax.py``.
 
 import numpy as np
 
+from lastlayer.kernels.cpu import only_read
 from lastlayer.kernels.cpu.logsumexp import values
 from lastlayer.kernels.cpu.max_rest import as_rows, computing, over_rows
-from lastlayer.kernels.cpu.mixed_in import only_read
 from lastlayer.kernels.cpu.softmax import weighed
 
 

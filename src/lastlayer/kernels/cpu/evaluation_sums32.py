@@ -26,7 +26,7 @@ import math
 import numpy as np
 from numba import types
 
-from lastlayer.kernels.cpu import compiled
+from lastlayer.kernels.cpu import compiled, only_read
 from lastlayer.kernels.cpu.evaluation_parts import (
     BRIER,
     COLUMNS,
@@ -59,7 +59,6 @@ from lastlayer.kernels.cpu.lanes import (
     where_below,
     where_same,
 )
-from lastlayer.kernels.cpu.mixed_in import only_read
 
 ENTRIES = 2**17  # of a tile: its tables stay in the cache of a core
 STRIP = 512  # entries summed in float32 before float64 takes over

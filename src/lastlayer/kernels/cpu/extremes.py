@@ -11,7 +11,7 @@
 import numpy as np
 from numba import types
 
-from lastlayer.kernels.cpu import compiled
+from lastlayer.kernels.cpu import compiled, only_read
 from lastlayer.kernels.cpu.exponential32 import ONE, ZERO
 from lastlayer.kernels.cpu.lanes import (
     BYTES,
@@ -27,7 +27,6 @@ from lastlayer.kernels.cpu.lanes import (
     where_below,
     where_same,
 )
-from lastlayer.kernels.cpu.mixed_in import only_read
 
 NONE = np.float32(-np.inf)
 STEP = BYTES // 4  # entries of a vector

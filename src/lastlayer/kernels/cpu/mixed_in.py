@@ -12,7 +12,7 @@
 
 import numpy as np
 
-from lastlayer.kernels.cpu import compiled
+from lastlayer.kernels.cpu import compiled, only_read
 from lastlayer.kernels.cpu.exponential32 import wide
 from lastlayer.kernels.cpu.lanes import BYTES, fetch, turn
 
@@ -45,13 +45,6 @@ def _mix(table, state):
                 for c in range(0, SIDE, step):  # of the rows after these, as many as are mixed in here
                     fetch(table, (top + SIDE, (left + j) * SIDE + c))
                 _column(tile[j], s)
-
-
-def only_read(table, dtype):
-    """A table to compute with, a copy where it lies otherwise: one type, for which alone kernels are compiled."""
-    ready = np.require(table, dtype, ["C", "A"]).view()
-    ready.flags.writeable = False
-    return ready
 
 
 def run(table, state):

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from lastlayer.kernels.cpu import compiled
+from lastlayer.kernels.cpu import compiled, only_read
 from lastlayer.kernels.cpu.exponential32 import ZERO, wide
 from lastlayer.kernels.cpu.lanes import fma, load, load_part, store, store_part, turn, where_same
 from lastlayer.kernels.cpu.max_rest import (
@@ -35,7 +35,6 @@ from lastlayer.kernels.cpu.max_rest import (
     together,
     width,
 )
-from lastlayer.kernels.cpu.mixed_in import only_read
 
 NO_TARGET = only_read(np.empty(0), np.int64)
 
