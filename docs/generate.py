@@ -55,6 +55,7 @@ def laws_page():
     for row in laws.ROWS:
         words = WORDS if row.takes != "number" else NUMBER_WORDS
         cells = [_cell(getattr(row, column)) if column in words else "" for column in COLUMNS]
+        cells[COLUMNS.index("shift")] += f" to {row.shift_ulp} ulp" if row.shift_ulp else ""
         rows.append([f"`{row.name}`", *cells, f"`{row.symmetry.says}`"])
     meaning = laws.__doc__.split("\n\n", 2)[2].rstrip()
     return "\n".join(

@@ -63,6 +63,7 @@ SOFTMAX = Row(
         lambda z: transform.sigmoid(z[..., 1] - z[..., 0]),
     ),
     ulp=5,
+    shift_ulp=2,
 )
 LOG_SOFTMAX = Row(
     transform.log_softmax,
@@ -77,6 +78,7 @@ LOG_SOFTMAX = Row(
         lambda z: transform.log_sigmoid(z[..., 1] - z[..., 0]),
     ),
     ulp=4,
+    shift_ulp=2,
 )
 SPARSEMAX = Row(
     transform.sparsemax,
@@ -256,6 +258,7 @@ ROWS = [
             ),
         ),
         ulp=4,
+        shift_ulp=2,
     ),
     Row(
         transform.row_stats,
@@ -271,6 +274,7 @@ ROWS = [
             transform.entropy,
         ),
         ulp=4,
+        shift_ulp=2,
     ),
     Row(
         transform.row_stats,

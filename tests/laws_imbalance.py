@@ -248,5 +248,6 @@ ROWS = [
         symmetry=Symmetry("confidence_penalty(z) = -entropy(z)", confidence_penalty, lambda z: -transform.entropy(z)),
         half="float32",
         ulp=4,
+        shift_ulp=2,
     ),
 ]

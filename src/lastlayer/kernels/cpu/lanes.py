@@ -4,7 +4,7 @@
     fetch(x, (i, j))                   they come nearer meanwhile; beyond the array nothing does
     store(x, (i, j), v)                and back; `store_part` leaves out what lies beyond
     v + w, v - w, v * w, -v, fma(v, w, u), larger(v, w)
-    where_below(v, w, yes, no)         yes where v < w, otherwise no; `where_same` compares by ==
+    where_below(v, w, yes, no)         yes where v < w, otherwise no; `where_same` compares by ==, `where_other` by !=
     total(v), highest(v)               of all its numbers: the sum in float64, the largest
 
 A number stands for a vector of it. LLVM makes vectors of plain loops, but not of a maximum of floats, and it works off
