@@ -43,7 +43,7 @@ from lastlayer.kernels.cpu.evaluation_parts import (
     grid_cell,
     limits,
 )
-from lastlayer.kernels.cpu.exponential32 import C2, C3, C4, C5, C6, LN2_HIGH, LN2_LOW, LOG2E, ONE, ZERO, wide
+from lastlayer.kernels.cpu.exponential32 import LN2_HIGH, LN2_LOW, LOG2E, ONE, ZERO, raised, wide
 from lastlayer.kernels.cpu.extremes import AHEAD, NONE, ROWS, STEP, folded, two_largest
 from lastlayer.kernels.cpu.lanes import (
     fetch,
@@ -79,13 +79,6 @@ FACTS = 5
 GAP, SHARE, REST, LARGEST, OWN = range(FACTS)
 TERMS, FLOATS, COUNTS = types.float32[:, ::1], types.float64[::1], types.int64[::1]
 OF_ROWS, OF_CLASSES, CELLS = types.float64[:, :], types.float64[:, ::1], types.float64[:, :, ::1]
-
-
-@compiled(inline="always")
-def _raised(shifted, r):
-    """``2^n exp(r)`` for |r| <= log(2) / 2, n being what was rounded to."""
-    y = fma(fma(fma(fma(C6, r, C5), r, C4), r, C3), r, C2)
-    return fma(fma(y, r, ONE), r, ONE) * power(shifted)
 
 
 @compiled(inline="always")
@@ -125,7 +118,7 @@ def _term(v, anchor, sums, square, distance):
     shifted = fma(d, LOG2E, ROUND)
     n = shifted - ROUND
     lost = (v - (d - part)) - (anchor + part)
-    e = _raised(shifted, fma(-n, LN2_HIGH, d) + fma(-n, LN2_LOW, lost))
+    e = raised(shifted, fma(-n, LN2_HIGH, d) + fma(-n, LN2_LOW, lost))
     e = where_below(ZERO, d, ZERO, where_below(d, LEAST, ZERO, e))
     return e, sums + e, fma(e, e, square), distance + d
 

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from lastlayer.kernels.cpu import compiled
 from lastlayer.kernels.cpu.lanes import fma, larger, power, where_below
 
-UP, DOWN = 2.0**64, 2.0**-64  # the sum of terms down to exp(-132) stays a normal number
+DOWN = 2.0**-64  # the sum of terms down to exp(-132) stays a normal number
 LEAST = np.float32(-132.0)  # below it a term is 0: 2^64 exp(-132) is the smallest that the scaling holds
 NEAR = np.float32(1024.0)  # of larger ones x - m is exact for every x down to m - 132
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
@@ -60,6 +60,13 @@ def _wide(context):
 wide: Any = intrinsic(_wide)
 
 
+@compiled(inline="always")
+def raised(shifted, r):
+    """``2^n exp(r)`` for |r| <= log(2) / 2, n being what was rounded to."""
+    y = fma(fma(fma(fma(C6, r, C5), r, C4), r, C3), r, C2)
+    return fma(fma(y, r, ONE), r, ONE) * power(shifted)
+
+
 def origin(m):
     """What `terms` are measured from in a row whose largest entry is ``m``: c, ROUND - k, and the least that counts.
 
@@ -80,9 +87,7 @@ def terms(x, origin):
     shifted = fma(d, LOG2E, shift)
     n = shifted - shift
     r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, d))
-    y = fma(fma(fma(fma(C6, r, C5), r, C4), r, C3), r, C2)
-    y = fma(fma(y, r, ONE), r, ONE)
-    return where_below(x, least, ZERO, y * power(shifted))
+    return where_below(x, least, ZERO, raised(shifted, r))
 
 
 _origin = compiled(inner=True)(origin)

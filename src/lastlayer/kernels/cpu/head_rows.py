@@ -26,8 +26,8 @@ from numba import types
 from numba.extending import overload
 
 from lastlayer.kernels.cpu import compiled
-from lastlayer.kernels.cpu.exponential32 import C2, C3, C4, C5, C6, LN2_HIGH, LN2_LOW, LOG2E, ONE, ZERO, wide
-from lastlayer.kernels.cpu.lanes import fma, power
+from lastlayer.kernels.cpu.exponential32 import ONE, ZERO, term, wide
+from lastlayer.kernels.cpu.lanes import fma
 
 BLOCK = 2048
 LINE, DEEP = 64, 64  # a row is wrapped into columns of as many entries, of which the largest are found first
@@ -96,12 +96,7 @@ def _of_key(key):
 @compiled("f4(f4, f4)", inner=True)
 def exp(d, least):
     """``exp(d)`` for d <= 0 to a unit in the last place, 0 below ``least``, which is not below `LEAST`."""
-    shifted = fma(d, LOG2E, ROUND)
-    n = shifted - ROUND
-    r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, d))
-    y = fma(fma(fma(fma(C6, r, C5), r, C4), r, C3), r, C2)
-    y = fma(fma(y, r, ONE), r, ONE)
-    return ZERO if d < least else y * power(shifted)
+    return term(d, (ZERO, ROUND, least))
 
 
 @compiled(*of_tiles(lambda t: types.int32(Row(t))), inner=True)
